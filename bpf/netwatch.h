@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * The ABI between the programs and user space: plain C, fixed widths, largest fields first.
+ * netwatch/core/layout.py mirrors it field by field; tests/test_layout.py compiles this file and compares.
+ */
+#ifndef NETWATCH_H
+#define NETWATCH_H
+
+#include <linux/types.h>
+
+/*
+ * A hook is one direction of one interface: the interface index, with the top bit set for egress. An index is a
+ * positive int, so the bit is free, and 0 is no hook.
+ */
+#define HOOK_EGRESS 0x80000000u
+
+/* Flags that TCP does not have: pairs that collectors of pbflow expect, beside the eight bits of the header. */
+#define FLAG_SYN_ACK 0x100
+#define FLAG_FIN_ACK 0x200
+#define FLAG_RST_ACK 0x400
+
+/* Two observed hooks share a word, because BPF has no 32-bit compare-and-swap before its third instruction set. */
+#define MAX_OBSERVED 6
+#define OBSERVED_WORDS (MAX_OBSERVED / 2)
+
+/* Flow maps in rotation: current, previous (read by the drain, and for a flow's home), idle (cleared). */
+#define FLOW_MAPS 3
+/* Counters are kept for two epochs: the one that counts, and the one that user space reads. */
+#define COUNTED_EPOCHS 2
+
+struct flow_key {
+	__u8 src_addr[16];	/* IPv4 as ::ffff:a.b.c.d */
+	__u8 dst_addr[16];
+	__u16 src_port;		/* host order; 0 where the protocol has none */
+	__u16 dst_port;
+	__u8 protocol;
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct flow_key) == 40, "five 64-bit words, no hidden padding");
+
+struct flow_value {
+	__u64 first_ns;		/* CLOCK_MONOTONIC; 0 while only duplicates were seen */
+	__u64 last_ns;		/* of the last counted packet, here or in the previous epoch */
+	__u64 packets;
+	__u64 bytes;		/* link-layer frames without checksum */
+	__u64 home;		/* the hook where packets of this flow count */
+	__u64 observed[OBSERVED_WORDS];	/* other hooks, two to a word, first the low half; 0: free */
+	__u64 flags;		/* OR of all TCP flags and FLAG_* */
+	__u32 sampling;		/* one packet in so many was looked at */
+	__u16 eth_type;		/* host order */
+	__u8 src_mac[6];
+	__u8 dst_mac[6];
+	__u8 dscp;
+	__u8 pad[5];
+};
+_Static_assert(sizeof(struct flow_value) == 96, "no hidden padding");
+
+/* Packets and bytes of one kind. */
+struct tally {
+	__u64 packets;
+	__u64 bytes;
+};
+_Static_assert(sizeof(struct tally) == 16, "no hidden padding");
+
+/* What reached one hook on one CPU. A slot belongs to the first hook that came (bpf/count.bpf.h). */
+struct hook_tally {
+	struct tally tallies[COUNTED_EPOCHS];
+	__u32 hook;		/* 0: free */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct hook_tally) == 40, "no hidden padding");
+#define HOOK_SLOTS 512
+
+/* A fragmented datagram whose first fragment has passed. */
+struct fragment_key {
+	__u8 src_addr[16];
+	__u8 dst_addr[16];
+	__u32 id;		/* network order */
+	__u8 protocol;
+	__u8 pad[3];
+};
+_Static_assert(sizeof(struct fragment_key) == 40, "no hidden padding");
+
+struct fragment_value {
+	__u64 seen_ns;
+	__u16 src_port;
+	__u16 dst_port;
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct fragment_value) == 16, "no hidden padding");
+
+/*
+ * Where a packet that reached a hook can end, other than in a flow. Each is an index into the per-CPU counters.
+ * Duplicates are counted elsewhere; ignored is by the user's wish or not a countable IP packet; lost is our failure.
+ */
+enum counter {
+	COUNTER_DUPLICATE,
+	COUNTER_IGNORED_NOT_SAMPLED,
+	COUNTER_IGNORED_ETHERTYPE,	/* not IP, and no room in the table of Ethernet types */
+	COUNTER_IGNORED_TRUNCATED_LINK,
+	COUNTER_IGNORED_TRUNCATED_IP,
+	COUNTER_IGNORED_BAD_IP,
+	COUNTER_IGNORED_TRUNCATED_TRANSPORT,
+	COUNTER_IGNORED_DEEP_HEADERS,
+	COUNTER_LOST_MAP_FULL,
+	COUNTER_LOST_INSERT_FAILED,
+	COUNTER_LOST_PULL_FAILED,
+	/* Not an end but a beginning: packets of hooks that found neither a slot nor room in the overflow map. */
+	COUNTER_SEEN_ELSEWHERE,
+	COUNTERS,
+};
+
+#endif

@@ -1,0 +1,117 @@
+"""The kernel ABI as numpy dtypes: what `bpf/netwatch.h` declares, field by field.
+
+Law: a row here is a row there; `tests/test_layout.py` compiles the header and compares sizes and offsets.
+Neighbours: `kernel/` fills arrays of these types, `core/` works on them, `exporters/` read them.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+
+HOOK_EGRESS = 0x8000_0000
+MAX_OBSERVED = 6
+FLOW_MAPS = 3
+COUNTED_EPOCHS = 2
+HOOK_SLOTS = 512
+
+FLAG_SYN_ACK = 0x100
+FLAG_FIN_ACK = 0x200
+FLAG_RST_ACK = 0x400
+
+FLOW_KEY = np.dtype(
+    [
+        ("src_addr", "u1", (16,)),
+        ("dst_addr", "u1", (16,)),
+        ("src_port", "<u2"),
+        ("dst_port", "<u2"),
+        ("protocol", "u1"),
+        ("icmp_type", "u1"),
+        ("icmp_code", "u1"),
+        ("pad", "u1"),
+    ]
+)
+
+FLOW_VALUE = np.dtype(
+    [
+        ("first_ns", "<u8"),
+        ("last_ns", "<u8"),
+        ("packets", "<u8"),
+        ("bytes", "<u8"),
+        ("home", "<u8"),
+        # Three words of two hooks in C; on a little-endian machine that is six hooks in order.
+        ("observed", "<u4", (MAX_OBSERVED,)),
+        ("flags", "<u8"),
+        ("sampling", "<u4"),
+        ("eth_type", "<u2"),
+        ("src_mac", "u1", (6,)),
+        ("dst_mac", "u1", (6,)),
+        ("dscp", "u1"),
+        ("pad", "u1", (5,)),
+    ]
+)
+
+TALLY = np.dtype([("packets", "<u8"), ("bytes", "<u8")])
+
+HOOK_TALLY = np.dtype([("tallies", TALLY, (COUNTED_EPOCHS,)), ("hook", "<u4"), ("pad", "<u4")])
+
+FRAGMENT_KEY = np.dtype(
+    [
+        ("src_addr", "u1", (16,)),
+        ("dst_addr", "u1", (16,)),
+        ("id", "<u4"),
+        ("protocol", "u1"),
+        ("pad", "u1", (3,)),
+    ]
+)
+
+FRAGMENT_VALUE = np.dtype(
+    [
+        ("seen_ns", "<u8"),
+        ("src_port", "<u2"),
+        ("dst_port", "<u2"),
+        ("icmp_type", "u1"),
+        ("icmp_code", "u1"),
+        ("pad", "u1", (2,)),
+    ]
+)
+
+
+class Direction(enum.IntEnum):
+    """Which way a packet crosses an interface; the numbers are those of pbflow and IPFIX field 61."""
+
+    INGRESS = 0
+    EGRESS = 1
+
+
+class Counter(enum.IntEnum):
+    """Where a packet can end other than in a flow: `enum counter` in `bpf/netwatch.h`."""
+
+    DUPLICATE = 0
+    IGNORED_NOT_SAMPLED = 1
+    IGNORED_ETHERTYPE = 2
+    IGNORED_TRUNCATED_LINK = 3
+    IGNORED_TRUNCATED_IP = 4
+    IGNORED_BAD_IP = 5
+    IGNORED_TRUNCATED_TRANSPORT = 6
+    IGNORED_DEEP_HEADERS = 7
+    LOST_MAP_FULL = 8
+    LOST_INSERT_FAILED = 9
+    LOST_PULL_FAILED = 10
+    SEEN_ELSEWHERE = 11
+
+
+def hook_of(ifindex: int, direction: Direction) -> int:
+    """Return the hook number of one direction of an interface."""
+    return ifindex | (HOOK_EGRESS if direction is Direction.EGRESS else 0)
+
+
+def ifindex_of(hook: int) -> int:
+    """Return the interface index inside a hook number."""
+    return hook & ~HOOK_EGRESS
+
+
+def direction_of(hook: int) -> Direction:
+    """Return the direction inside a hook number."""
+    return Direction.EGRESS if hook & HOOK_EGRESS else Direction.INGRESS
