@@ -51,7 +51,8 @@ class FlowBatch:
 
     def __attrs_post_init__(self) -> None:
         """Sum the batch once: every ledger entry on its way needs the sums."""
-        assert self.keys.dtype == FLOW_KEY and self.values.dtype == FLOW_VALUE
+        assert self.keys.dtype == FLOW_KEY
+        assert self.values.dtype == FLOW_VALUE
         assert len(self.keys) == len(self.values)
         object.__setattr__(self, "packets", int(self.values["packets"].sum()))
         object.__setattr__(self, "bytes", int(self.values["bytes"].sum()))
