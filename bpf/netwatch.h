@@ -25,6 +25,16 @@
 
 /* Flow maps in rotation: current, previous (read by the drain, and for a flow's home), idle (cleared). */
 #define FLOW_MAPS 3
+
+/*
+ * The epoch is one 64-bit word, so that a program reads all of it at once: bits 0 and 1 name the current flow map,
+ * bits 2 and 3 the previous one, bit 4 says which of two counters counts, and the rest is the epoch's number.
+ */
+#define EPOCH_CURRENT(word) ((__u32)(word) & 3)
+#define EPOCH_PREVIOUS(word) ((__u32)(word) >> 2 & 3)
+#define EPOCH_PARITY(word) ((__u32)(word) >> 4 & 1)
+#define EPOCH_NUMBER_SHIFT 5
+
 /* Counters are kept for two epochs: the one that counts, and the one that user space reads. */
 #define COUNTED_EPOCHS 2
 
@@ -78,7 +88,7 @@ struct fragment_key {
 	__u8 src_addr[16];
 	__u8 dst_addr[16];
 	__u32 id;		/* network order */
-	__u8 protocol;
+	__u8 protocol;		/* IPv4 only: RFC 791 tells datagrams apart by it, RFC 8200 does not */
 	__u8 pad[3];
 };
 _Static_assert(sizeof(struct fragment_key) == 40, "no hidden padding");
@@ -87,9 +97,10 @@ struct fragment_value {
 	__u64 seen_ns;
 	__u16 src_port;
 	__u16 dst_port;
+	__u8 protocol;		/* behind IPv6 extension headers only the first fragment knows it */
 	__u8 icmp_type;
 	__u8 icmp_code;
-	__u8 pad[2];
+	__u8 pad;
 };
 _Static_assert(sizeof(struct fragment_value) == 16, "no hidden padding");
 
@@ -108,7 +119,6 @@ enum counter {
 	COUNTER_IGNORED_DEEP_HEADERS,
 	COUNTER_LOST_MAP_FULL,
 	COUNTER_LOST_INSERT_FAILED,
-	COUNTER_LOST_PULL_FAILED,
 	/* Not an end but a beginning: packets of hooks that found neither a slot nor room in the overflow map. */
 	COUNTER_SEEN_ELSEWHERE,
 	COUNTERS,

@@ -71,9 +71,10 @@ FRAGMENT_VALUE = np.dtype(
         ("seen_ns", "<u8"),
         ("src_port", "<u2"),
         ("dst_port", "<u2"),
+        ("protocol", "u1"),
         ("icmp_type", "u1"),
         ("icmp_code", "u1"),
-        ("pad", "u1", (2,)),
+        ("pad", "u1"),
     ]
 )
 
@@ -98,8 +99,12 @@ class Counter(enum.IntEnum):
     IGNORED_DEEP_HEADERS = 7
     LOST_MAP_FULL = 8
     LOST_INSERT_FAILED = 9
-    LOST_PULL_FAILED = 10
-    SEEN_ELSEWHERE = 11
+    SEEN_ELSEWHERE = 10
+
+
+def epoch_word(number: int) -> int:
+    """Return the word that tells the programs which maps and counters belong to an epoch (EPOCH_* in the header)."""
+    return number % FLOW_MAPS | (number - 1) % FLOW_MAPS << 2 | number % COUNTED_EPOCHS << 4 | number << 5
 
 
 def hook_of(ifindex: int, direction: Direction) -> int:

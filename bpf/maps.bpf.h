@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* Every map. MAX_FLOWS and MAX_FRAGMENTS come from the configuration, as -D. */
+#ifndef MAPS_BPF_H
+#define MAPS_BPF_H
+
+#include "netwatch.h"
+
+/*
+ * flows_0, flows_1, flows_2: the flows of an epoch, by flow key. In rotation: programs write to the current one and
+ * only read the previous one; user space reads the previous one and clears the idle one, so no entry is ever read
+ * and written at once across that border. Programs on several CPUs share an entry: sums by atomic addition, the home
+ * and the observed hooks by compare-and-swap. Preallocated, because inserting then costs a third of what the
+ * allocator takes, and never fails for want of memory in a softirq.
+ * Size: MAX_FLOWS x (136 B entry + 48 B head) x 3 + 16 B a bucket x 3; 79 MB of kernel memory at the default 131,072.
+ * Full: the packet is lost (COUNTER_LOST_MAP_FULL); known flows go on.
+ */
+BPF_TABLE("hash", struct flow_key, struct flow_value, flows_0, MAX_FLOWS);
+BPF_TABLE("hash", struct flow_key, struct flow_value, flows_1, MAX_FLOWS);
+BPF_TABLE("hash", struct flow_key, struct flow_value, flows_2, MAX_FLOWS);
+
+/*
+ * flow_maps: the three by number. Written by user space: at start, and again at each drain, with what is already
+ * there, because that update returns only after every program that runs has ended (the kernel waits for an RCU grace
+ * period after each change of a map in a map).
+ */
+BPF_ARRAY_OF_MAPS(flow_maps, "flows_0", FLOW_MAPS);
+
+/* epoch: one word (EPOCH_* in netwatch.h). Written by user space at a drain, read once by each run of a program. */
+BPF_ARRAY(epoch, u64, 1);
+
+/*
+ * full: since when the current map takes no more flows. Written by programs, without exclusion: the worst race costs
+ * one futile insert. A failed insert walks every CPU's free list (1.8 us measured), so for FULL_FOR_NS after one no
+ * other is tried in that epoch.
+ */
+struct fullness {
+	u64 epoch_word;
+	u64 since_ns;
+};
+BPF_ARRAY(full, struct fullness, 1);
+#define FULL_FOR_NS 10000000ull
+
+/*
+ * counters: per CPU, index 2 x enum counter + parity of the epoch. Programs add, user space reads the half of the closed epoch
+ * and takes the difference to its last reading, so nothing is ever reset.
+ */
+BPF_PERCPU_ARRAY(counters, struct tally, COUNTERS * COUNTED_EPOCHS);
+
+/*
+ * hooks: per CPU, what reached each hook: a table of HOOK_SLOTS with the slot chosen by the interface index. The first hook
+ * that comes owns a slot; a hook that finds it taken counts in hook_overflow. An array costs 3 ns where a hash costs 38,
+ * and every packet pays it. Size: 512 x 40 B = 20 kB a CPU; 256 interfaces of consecutive index have a slot each.
+ * User space frees the slots of interfaces that are gone.
+ */
+BPF_PERCPU_ARRAY(hooks, struct hook_tally, HOOK_SLOTS);
+
+/*
+ * hook_overflow: as hooks, by hook, for those without a slot. Full at 4,096 hooks: COUNTER_SEEN_ELSEWHERE counts, so that
+ * the sum stays exact while the hook is unknown.
+ */
+BPF_TABLE("percpu_hash", u32, struct hook_tally, hook_overflow, 4096);
+
+/*
+ * ethertypes: per CPU, what is not IP, by 2 x Ethernet type + parity of the epoch. Full at 512 types:
+ * COUNTER_IGNORED_ETHERTYPE counts.
+ */
+BPF_TABLE("percpu_hash", u32, struct tally, ethertypes, 1024);
+
+/*
+ * fragments: what the first fragment of a datagram told, for the later ones. Least recently used entries make room: a
+ * fragment that comes after its entry went counts in a flow without ports. 4,096 x (56 B + 56 B head) = 0.5 MB.
+ */
+BPF_TABLE("lru_hash", struct fragment_key, struct fragment_value, fragments, MAX_FRAGMENTS);
+/* Linux itself gives a datagram 30 s (IPv4) or 60 s (IPv6) to become whole; an identifier may return after that. */
+#define FRAGMENT_LIFETIME_NS 30000000000ull
+
+#endif

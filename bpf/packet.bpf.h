@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* A packet as the programs see it: what parsing found. */
+#ifndef PACKET_BPF_H
+#define PACKET_BPF_H
+
+#include "netwatch.h"
+
+enum fragment_kind { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
+
+struct packet {
+	struct flow_key key;
+	u32 network;		/* offset of the IP header */
+	u32 transport;		/* offset of what follows it and its extensions */
+	u32 end;		/* offset behind the datagram, as its header says */
+	u32 header_bytes;	/* all headers up to the payload; 0 where not known */
+	u32 fragment_id;	/* network order */
+	u16 fragment;		/* enum fragment_kind */
+	u16 eth_type;
+	u16 flags;
+	u8 dscp;
+	u8 src_mac[6];
+	u8 dst_mac[6];
+};
+
+#endif

@@ -1,0 +1,77 @@
+"""Compile and load the programs, in a process of its own: `python -m netwatch.kernel.compile FD`.
+
+Law: this is the only module that imports bcc, and it runs only in a child of the daemon, which therefore never maps
+LLVM (82 MB) and keeps its working directory and its stderr. The child ends when the descriptors are sent; the
+programs live on in the daemon's descriptors.
+Protocol on the socket FD: settings in, then one answer (msgpack), then the descriptors (SCM_RIGHTS), in its order.
+Neighbours: `program.py` is the other end, `source.py` makes the text.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import msgpack
+
+from netwatch.core.layout import FLOW_MAPS
+from netwatch.kernel.source import inline, shim_directory, source_directory
+
+_SCHED_CLS = 3
+PROGRAMS = ("ingress_ethernet", "egress_ethernet", "ingress_ip", "egress_ip")
+FLOW_MAP_NAMES = tuple(f"flows_{number}" for number in range(FLOW_MAPS))
+MAPS = (*FLOW_MAP_NAMES, "flow_maps", "epoch", "full", "counters", "hooks", "hook_overflow", "ethertypes", "fragments")
+
+
+def _cflags(defines: dict[str, int]) -> list[str]:
+    # -idirafter: the shim comes first, and UAPI headers fill the rest. Debian keeps asm/ in a directory of the machine.
+    triplet = f"{platform.machine()}-linux-gnu"
+    flags = [f"-I{source_directory()}", "-idirafter", f"/usr/include/{triplet}", "-idirafter", "/usr/include"]
+    return flags + [f"-D{name}={value}" for name, value in defines.items()]
+
+
+def _compile(defines: dict[str, int]) -> tuple[dict[str, int], object]:
+    os.environ["BCC_KERNEL_SOURCE"] = str(shim_directory())
+    import bcc  # noqa: PLC0415 - it reads the environment variable at import
+
+    program = bcc.BPF(text=inline(source_directory() / "netwatch.bpf.c"), cflags=_cflags(defines))
+    descriptors = {name: program[name].map_fd for name in MAPS}
+    for name in PROGRAMS:
+        descriptors[name] = program.load_func(name, _SCHED_CLS).fd
+    return descriptors, program
+
+
+def _answer(defines: dict[str, int], log_path: str) -> tuple[dict[str, object], list[int], object]:
+    try:
+        descriptors, keep = _compile(defines)
+    except ImportError as error:
+        return {"error": "import", "reason": str(error)}, [], None
+    # bcc raises bare Exception for everything.
+    except Exception as error:  # noqa: BLE001
+        return {"error": "rejected", "reason": str(error), "log_path": log_path}, [], None
+    return {"names": list(descriptors)}, list(descriptors.values()), keep
+
+
+def main() -> None:
+    """Serve one request on the socket whose descriptor is the first argument."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    defines = msgpack.unpackb(channel.recv(65_536))
+    log_descriptor, log_path = tempfile.mkstemp(prefix="netwatch-compile-", suffix=".log")
+    # clang and the verifier write to descriptor 2.
+    os.dup2(log_descriptor, 2)
+    answer, descriptors, keep = _answer(defines, log_path)
+    if descriptors:
+        Path(log_path).unlink()
+    socket.send_fds(channel, [msgpack.packb(answer)], descriptors)
+    channel.close()
+    del keep
+    # LLVM's and bcc's destructors take 30 ms and undo nothing that the kernel would not.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The loaded programs and maps, as descriptors of this process.
+
+Law: whoever loads closes. Nothing is pinned, so the kernel frees all of it with the last descriptor.
+Neighbours: `compile.py` is the child that does the work, `flow_map.py` and `attach.py` use the descriptors.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+import msgpack
+
+from netwatch.core.layout import FLOW_MAPS
+from netwatch.errors import DependencyMissing, ProgramRejected
+from netwatch.kernel.compile import FLOW_MAP_NAMES, MAPS, PROGRAMS
+from netwatch.kernel.syscall import map_update
+
+_COMPILE_TIMEOUT_S = 60.0  # 1 s on an idle core; a minute on a host that swaps
+
+
+@attrs.frozen
+class ProgramSettings:
+    """What is compiled into the programs."""
+
+    max_flows: int
+    max_fragments: int
+    sampling: int = 1
+    gso: str = "wire"
+
+    def defines(self) -> Mapping[str, int]:
+        """Return them as C preprocessor definitions."""
+        return {
+            "MAX_FLOWS": self.max_flows,
+            "MAX_FRAGMENTS": self.max_fragments,
+            "SAMPLING": self.sampling,
+            "GSO_WIRE": int(self.gso == "wire"),
+        }
+
+
+@attrs.frozen
+class LoadedPrograms:
+    """Descriptors by the names in `bpf/`: `maps` and `programs`."""
+
+    maps: Mapping[str, int]
+    programs: Mapping[str, int]
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        for fd in (*self.maps.values(), *self.programs.values()):
+            os.close(fd)
+
+
+def load_programs(settings: ProgramSettings) -> LoadedPrograms:
+    """Compile and load in a child process; blocks for about a second.
+
+    Raises ProgramRejected where the compiler or the verifier refuses, DependencyMissing without bcc.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.settimeout(_COMPILE_TIMEOUT_S)
+        command = [sys.executable, "-m", "netwatch.kernel.compile", str(theirs.fileno())]
+        child = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd="/", stdin=subprocess.DEVNULL)
+        try:
+            theirs.close()
+            ours.send(msgpack.packb(settings.defines()))
+            packed, descriptors, _, _ = socket.recv_fds(ours, 65_536, len(MAPS) + len(PROGRAMS))
+        finally:
+            child.kill()
+            child.wait()
+    answer = msgpack.unpackb(packed) if packed else {"error": "died", "reason": f"compiler exit {child.returncode}"}
+    if "error" in answer:
+        raise _refusal(answer)
+    by_name = dict(zip(answer["names"], descriptors, strict=True))
+    loaded = LoadedPrograms({n: by_name[n] for n in MAPS}, {n: by_name[n] for n in PROGRAMS})
+    for number in range(FLOW_MAPS):
+        place_flow_map(loaded, number)
+    return loaded
+
+
+def place_flow_map(loaded: LoadedPrograms, number: int) -> None:
+    """Put a flow map into its slot; returns when no program that runs can have started before the call."""
+    inner = loaded.maps[FLOW_MAP_NAMES[number]]
+    map_update(loaded.maps["flow_maps"], number.to_bytes(4, sys.byteorder), inner.to_bytes(4, sys.byteorder))
+
+
+def _refusal(answer: Mapping[str, str]) -> DependencyMissing | ProgramRejected:
+    if answer["error"] == "import":
+        hint = f"{answer['reason']}; install Debian's python3-bpfcc and use /usr/bin/python3 with its system packages"
+        return DependencyMissing("bcc", hint)
+    log_path = answer.get("log_path", "none")
+    return ProgramRejected("netwatch.bpf.c", _first_complaint(log_path) or answer["reason"], log_path)
+
+
+def _first_complaint(log_path: str) -> str | None:
+    """Return the line of a log that tells most: the compiler's first error, or the verifier's last sentence."""
+    try:
+        lines = Path(log_path).read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if " error: " in line:
+            return line.strip()[:200]
+    spoken = [line for line in lines if line and not line.startswith(("processed ", " ", "HINT"))]
+    return spoken[-1].strip()[:200] if spoken else None

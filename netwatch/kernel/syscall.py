@@ -1,0 +1,147 @@
+"""bpf(2), as thinly as Python allows.
+
+Law: one function a command, integers and buffers in, integers out, OSError on refusal; no policy here.
+Neighbours: `flow_map.py` and `counters.py` read maps, `attach.py` makes links, `probe.py` asks what the kernel can.
+Source: `union bpf_attr` in include/uapi/linux/bpf.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+import platform
+import struct
+
+import attrs
+
+_SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}
+_ATTR_SIZE = 144  # the longest union member we fill, rounded up; the kernel wants the rest zero
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_number = _SYS_BPF.get(platform.machine())
+
+
+class Command(enum.IntEnum):
+    """`enum bpf_cmd`, those that netwatch uses."""
+
+    MAP_CREATE = 0
+    MAP_LOOKUP_ELEM = 1
+    MAP_UPDATE_ELEM = 2
+    MAP_DELETE_ELEM = 3
+    MAP_GET_NEXT_KEY = 4
+    PROG_LOAD = 5
+    PROG_TEST_RUN = 10
+    PROG_GET_NEXT_ID = 11
+    PROG_GET_FD_BY_ID = 13
+    OBJ_GET_INFO_BY_FD = 15
+    MAP_LOOKUP_BATCH = 24
+    MAP_LOOKUP_AND_DELETE_BATCH = 25
+    LINK_CREATE = 28
+    ENABLE_STATS = 32
+
+
+class Attr:
+    """A reusable `union bpf_attr`: a zeroed buffer whose fields are packed in place."""
+
+    __slots__ = ("_buffer", "_c_buffer")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(_ATTR_SIZE)
+        self._c_buffer = (ctypes.c_char * _ATTR_SIZE).from_buffer(self._buffer)
+
+    def pack(self, layout: str, *values: int) -> Attr:
+        """Write fields from the start of the union."""
+        struct.pack_into(layout, self._buffer, 0, *values)
+        return self
+
+    def u32(self, offset: int) -> int:
+        """Read what the kernel wrote back."""
+        value: int = struct.unpack_from("=I", self._buffer, offset)[0]
+        return value
+
+    def call(self, command: Command) -> int:
+        """Do the system call. Returns its result; raises OSError with the kernel's errno."""
+        if _number is None:
+            raise OSError(38, f"no bpf system call known for {platform.machine()}")
+        result: int = _libc.syscall(_number, int(command), self._c_buffer, _ATTR_SIZE)
+        if result < 0:
+            errno = ctypes.get_errno()
+            raise OSError(errno, os.strerror(errno))
+        return result
+
+
+def bpf(command: Command, layout: str, *values: int) -> int:
+    """Do one call with the given fields packed from the start of `union bpf_attr`."""
+    return Attr().pack(layout, *values).call(command)
+
+
+def address(buffer: bytearray | memoryview) -> int:
+    """Return where a writable buffer lies; the caller keeps it alive."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+def map_update(map_fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
+    """Set one entry."""
+    key_buffer, value_buffer = bytearray(key), bytearray(value)
+    bpf(Command.MAP_UPDATE_ELEM, "=IIQQQ", map_fd, 0, address(key_buffer), address(value_buffer), flags)
+
+
+def map_lookup(map_fd: int, key: bytes, value: bytearray) -> bool:
+    """Read one entry into `value`. Returns False where there is none."""
+    key_buffer = bytearray(key)
+    try:
+        bpf(Command.MAP_LOOKUP_ELEM, "=IIQQQ", map_fd, 0, address(key_buffer), address(value), 0)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def map_delete(map_fd: int, key: bytes) -> bool:
+    """Delete one entry. Returns False where there is none."""
+    key_buffer = bytearray(key)
+    try:
+        bpf(Command.MAP_DELETE_ELEM, "=IIQQQ", map_fd, 0, address(key_buffer), 0, 0)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@attrs.frozen
+class TestRun:
+    """What BPF_PROG_TEST_RUN says: the program's return value and its mean duration over the repeats."""
+
+    __test__ = False  # not a test class, whatever pytest makes of its name
+
+    retval: int
+    duration_ns: int
+
+
+def test_run(program_fd: int, packet: bytes, repeat: int = 1, context: bytes = b"") -> TestRun:
+    """Run a program over one packet. `context` is a `struct __sk_buff` whose settable fields are taken."""
+    packet_buffer, context_buffer = bytearray(packet), bytearray(context)
+    attr = Attr().pack(
+        "=IIIIQQIIIIQQ",
+        *(program_fd, 0, len(packet), 0, address(packet_buffer), 0, repeat, 0),
+        *(len(context), 0, address(context_buffer) if context else 0, 0),
+    )
+    attr.call(Command.PROG_TEST_RUN)
+    retval = attr.u32(4)
+    return TestRun(retval if retval < 1 << 31 else retval - (1 << 32), attr.u32(36))
+
+
+test_run.__test__ = False  # type: ignore[attr-defined]
+
+
+def program_stats(program_fd: int) -> tuple[int, int]:
+    """Return how long a program ran in all, in ns, and how often; zeros unless statistics are enabled."""
+    info = bytearray(256)
+    bpf(Command.OBJ_GET_INFO_BY_FD, "=IIQ", program_fd, len(info), address(info))
+    # struct bpf_prog_info: run_time_ns at 192, run_cnt at 200.
+    run_time_ns, run_count = struct.unpack_from("=QQ", info, 192)
+    return run_time_ns, run_count
+
+
+def enable_stats() -> int:
+    """Make the kernel measure run times until the returned descriptor is closed."""
+    return bpf(Command.ENABLE_STATS, "=I", 0)
