@@ -114,6 +114,9 @@ static __always_inline int parse_ethernet(struct __sk_buff *skb, struct packet *
 		offset += sizeof(*tag);
 	}
 	packet->eth_type = bpf_ntohs(type);
+	/* IEEE 802.3: below 0x600 it is a length, and one kind whatever the length. */
+	if (packet->eth_type < ETH_P_802_3_MIN)
+		packet->eth_type = 0;
 	packet->network = offset;
 	return 0;
 }

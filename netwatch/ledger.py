@@ -37,6 +37,9 @@ class FlowAmount:
     def __add__(self, other: FlowAmount) -> FlowAmount:
         return FlowAmount(self.flows + other.flows, self.packets + other.packets, self.bytes + other.bytes)
 
+    def __sub__(self, other: FlowAmount) -> FlowAmount:
+        return FlowAmount(self.flows - other.flows, self.packets - other.packets, self.bytes - other.bytes)
+
     @property
     def amount(self) -> Amount:
         """The packets and bytes alone."""
@@ -87,10 +90,14 @@ class ExporterLedger:
         self.lost[loss] = self.lost.get(loss, FlowAmount()) + amount
 
     @property
-    def in_flight(self) -> Amount:
+    def in_flight(self) -> FlowAmount:
         """What it has neither delivered nor lost."""
-        lost = sum(self.lost.values(), FlowAmount()).amount
-        return self.accepted.amount - self.exported.amount - lost
+        return self.accepted - self.exported - sum(self.lost.values(), FlowAmount())
+
+    def write_off(self, loss: Loss) -> None:
+        """Count everything that is still in flight as lost: the last entry of an account."""
+        if self.in_flight != FlowAmount():
+            self.lose(loss, self.in_flight)
 
 
 @attrs.define

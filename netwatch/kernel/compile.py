@@ -13,8 +13,6 @@ import os
 import platform
 import socket
 import sys
-import tempfile
-from pathlib import Path
 
 import msgpack
 
@@ -45,28 +43,19 @@ def _compile(defines: dict[str, int]) -> tuple[dict[str, int], object]:
     return descriptors, program
 
 
-def _answer(defines: dict[str, int], log_path: str) -> tuple[dict[str, object], list[int], object]:
-    try:
-        descriptors, keep = _compile(defines)
-    except ImportError as error:
-        return {"error": "import", "reason": str(error)}, [], None
-    # bcc raises bare Exception for everything.
-    except Exception as error:  # noqa: BLE001
-        return {"error": "rejected", "reason": str(error), "log_path": log_path}, [], None
-    return {"names": list(descriptors)}, list(descriptors.values()), keep
-
-
 def main() -> None:
-    """Serve one request on the socket whose descriptor is the first argument."""
+    """Serve one request on the socket whose descriptor is the first argument.
+
+    Whatever bcc raises ends the process: its traceback, clang's messages and the verifier's log are then on
+    descriptor 2, which the parent has pointed at a file, and the parent finds no answer.
+    """
     channel = socket.socket(fileno=int(sys.argv[1]))
-    defines = msgpack.unpackb(channel.recv(65_536))
-    log_descriptor, log_path = tempfile.mkstemp(prefix="netwatch-compile-", suffix=".log")
-    # clang and the verifier write to descriptor 2.
-    os.dup2(log_descriptor, 2)
-    answer, descriptors, keep = _answer(defines, log_path)
-    if descriptors:
-        Path(log_path).unlink()
-    socket.send_fds(channel, [msgpack.packb(answer)], descriptors)
+    try:
+        descriptors, keep = _compile(msgpack.unpackb(channel.recv(65_536)))
+    except ImportError as error:
+        channel.send(msgpack.packb({"missing": str(error)}))
+        return
+    socket.send_fds(channel, [msgpack.packb({"names": list(descriptors)})], list(descriptors.values()))
     channel.close()
     del keep
     # LLVM's and bcc's destructors take 30 ms and undo nothing that the kernel would not.

@@ -1,7 +1,7 @@
 """The kernel's counters of a closed epoch.
 
-Law: nothing is reset. A counter only grows, one half of each for even epochs and one for odd; what an epoch counted is the
-difference of two readings of its half, taken while the other half is in use.
+Law: nothing is reset. A counter only grows, one half of each for even epochs and one for odd; what an epoch counted is
+the difference of two readings of its half, taken while the other half is in use.
 Neighbours: `bpf/count.bpf.h` counts, `poll.py` audits the drained rows against these.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import attrs
 import numpy as np
 
+from netwatch.core.audit import EpochCounters
 from netwatch.core.layout import COUNTED_EPOCHS, HOOK_SLOTS, HOOK_TALLY, TALLY, Counter
 from netwatch.kernel.flow_map import BatchReader
 from netwatch.kernel.program import LoadedPrograms
@@ -30,15 +30,6 @@ def possible_cpus() -> int:
     """Return for how many CPUs the kernel keeps per-CPU values."""
     last = Path("/sys/devices/system/cpu/possible").read_text().strip().split(",")[-1]
     return int(last.split("-")[-1]) + 1
-
-
-@attrs.frozen
-class EpochCounters:
-    """What was counted in one epoch; only what is not zero."""
-
-    seen: Mapping[int, Amount]  # by hook
-    ends: Mapping[Counter, Amount]
-    ethertypes: Mapping[int, Amount]
 
 
 class KernelCounters:
@@ -99,7 +90,7 @@ class KernelCounters:
         return sums
 
 
-def _sum_by(hooks: NDArray[np.uint32], tallies: NDArray[np.void]) -> list[tuple[int, Amount]]:
+def _sum_by(hooks: NDArray[Any], tallies: NDArray[Any]) -> list[tuple[int, Amount]]:
     """Sum tallies of the same shape by hook; hook 0 is a free slot."""
     found, where = np.unique(hooks, return_inverse=True)
     packets, size_bytes = np.zeros(len(found), "<u8"), np.zeros(len(found), "<u8")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,9 +32,9 @@ _COUNT_OFFSET = 32  # of `count` in the batch member of union bpf_attr
 class BatchReader:
     """Reads a hash map in batches into its own buffers: `keys` and `values`, whose first rows are the last batch."""
 
-    def __init__(self, key_type: np.dtype[np.void], value_type: np.dtype[np.void], rows: int) -> None:
-        self.keys = np.zeros(rows, key_type)
-        self.values = np.zeros(rows, value_type)
+    def __init__(self, key_type: np.dtype[Any], value_type: np.dtype[Any], rows: int) -> None:
+        self.keys: NDArray[Any] = np.zeros(rows, key_type)
+        self.values: NDArray[Any] = np.zeros(rows, value_type)
         self._tokens = np.zeros(2, "<u8")
         self._attr = Attr()
         self._rows = rows
@@ -106,8 +106,7 @@ class FlowMaps:
         number = (self.epoch + 1) % FLOW_MAPS
         if not self._rows[number]:
             return
-        for count in self._batches(Command.MAP_LOOKUP_AND_DELETE_BATCH, number):
-            yield count
+        yield from self._batches(Command.MAP_LOOKUP_AND_DELETE_BATCH, number)
         self._rows[number] = 0
 
     def _batches(self, command: Command, number: int) -> Iterator[int]:

@@ -10,8 +10,10 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, Any
 
 import attrs
 import msgpack
@@ -61,26 +63,42 @@ def load_programs(settings: ProgramSettings) -> LoadedPrograms:
 
     Raises ProgramRejected where the compiler or the verifier refuses, DependencyMissing without bcc.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        ours.settimeout(_COMPILE_TIMEOUT_S)
-        command = [sys.executable, "-m", "netwatch.kernel.compile", str(theirs.fileno())]
-        child = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd="/", stdin=subprocess.DEVNULL)
-        try:
-            theirs.close()
-            ours.send(msgpack.packb(settings.defines()))
-            packed, descriptors, _, _ = socket.recv_fds(ours, 65_536, len(MAPS) + len(PROGRAMS))
-        finally:
-            child.kill()
-            child.wait()
-    answer = msgpack.unpackb(packed) if packed else {"error": "died", "reason": f"compiler exit {child.returncode}"}
-    if "error" in answer:
-        raise _refusal(answer)
+    log_descriptor, log_path = tempfile.mkstemp(prefix="netwatch-compile-", suffix=".log")
+    with open(log_descriptor, "wb") as log:
+        answer, descriptors = _ask_compiler(settings, log)
+    if not descriptors and "missing" not in answer:
+        raise ProgramRejected("netwatch.bpf.c", _first_complaint(log_path), log_path)
+    Path(log_path).unlink()
+    if not descriptors:
+        hint = "install Debian's python3-bpfcc and use /usr/bin/python3 with its system packages"
+        raise DependencyMissing("bcc", f"{answer['missing']}; {hint}")
     by_name = dict(zip(answer["names"], descriptors, strict=True))
     loaded = LoadedPrograms({n: by_name[n] for n in MAPS}, {n: by_name[n] for n in PROGRAMS})
     for number in range(FLOW_MAPS):
         place_flow_map(loaded, number)
     return loaded
+
+
+def _ask_compiler(settings: ProgramSettings, log: IO[bytes]) -> tuple[Any, list[int]]:
+    """Run the child. Returns its answer, empty where it died, and the descriptors that came with it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.settimeout(_COMPILE_TIMEOUT_S)
+        command = [sys.executable, "-m", "netwatch.kernel.compile", str(theirs.fileno())]
+        # In the root directory no file of the user's hides a module.
+        child = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+        try:
+            theirs.close()
+            ours.send(msgpack.packb(settings.defines()))
+            packed, descriptors, _, _ = socket.recv_fds(ours, 65_536, len(MAPS) + len(PROGRAMS))
+        except TimeoutError:
+            packed, descriptors = b"", []
+        finally:
+            child.kill()
+            child.wait()
+    return msgpack.unpackb(packed) if packed else {}, descriptors
 
 
 def place_flow_map(loaded: LoadedPrograms, number: int) -> None:
@@ -89,22 +107,11 @@ def place_flow_map(loaded: LoadedPrograms, number: int) -> None:
     map_update(loaded.maps["flow_maps"], number.to_bytes(4, sys.byteorder), inner.to_bytes(4, sys.byteorder))
 
 
-def _refusal(answer: Mapping[str, str]) -> DependencyMissing | ProgramRejected:
-    if answer["error"] == "import":
-        hint = f"{answer['reason']}; install Debian's python3-bpfcc and use /usr/bin/python3 with its system packages"
-        return DependencyMissing("bcc", hint)
-    log_path = answer.get("log_path", "none")
-    return ProgramRejected("netwatch.bpf.c", _first_complaint(log_path) or answer["reason"], log_path)
-
-
-def _first_complaint(log_path: str) -> str | None:
+def _first_complaint(log_path: str) -> str:
     """Return the line of a log that tells most: the compiler's first error, or the verifier's last sentence."""
-    try:
-        lines = Path(log_path).read_text(errors="replace").splitlines()
-    except OSError:
-        return None
+    lines = Path(log_path).read_text(errors="replace").splitlines()
     for line in lines:
         if " error: " in line:
             return line.strip()[:200]
-    spoken = [line for line in lines if line and not line.startswith(("processed ", " ", "HINT"))]
-    return spoken[-1].strip()[:200] if spoken else None
+    verdict = next((number for number, line in enumerate(lines) if line.startswith("processed ")), len(lines))
+    return lines[verdict - 1].strip()[:200] if lines else "the compiler ended without a word"

@@ -1,0 +1,150 @@
+"""Export: one bounded queue and one task for each exporter.
+
+Law: a batch leaves the queue only when all of it was delivered, or when it is lost and counted. A failed send keeps its
+message and tries again, without end; what does not fit into the queue meanwhile is lost oldest first.
+Neighbours: `poll.py` puts batches in, `exporters/` encode and send, `ledger.py` keeps the account.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from netwatch.core.backoff import Backoff
+from netwatch.core.batch import FlowBatch, Message
+from netwatch.errors import DeliveryFailed
+from netwatch.exporters import Exporter
+from netwatch.ledger import ExporterLedger, FlowAmount, Loss
+
+log = logging.getLogger(__name__)
+
+QUEUE_FULL = Loss("queue", "full")
+NOT_DELIVERED = Loss("shutdown", "not delivered within the grace period")
+OUTPUT_CLOSED = Loss("export", "output closed")
+
+
+def _amount(of: FlowBatch | Message) -> FlowAmount:
+    return FlowAmount(of.flows, of.packets, of.bytes)
+
+
+@attrs.define(eq=False)
+class ExportQueue:
+    """The batches before one exporter, the one that is being sent included. `max_bytes` bounds their columns."""
+
+    account: ExporterLedger
+    max_bytes: int
+    size_bytes: int = attrs.field(default=0, init=False)
+    errors: int = attrs.field(default=0, init=False)
+    # Whether the last attempt to send succeeded: only then is it worth waiting for room.
+    is_moving: bool = attrs.field(default=True, init=False)
+    _batches: deque[FlowBatch] = attrs.field(factory=deque, init=False)
+    _is_closed: bool = attrs.field(default=False, init=False)
+    _abandoned_for: Loss | None = attrs.field(default=None, init=False)
+    _changed: trio.Condition = attrs.field(factory=trio.Condition, init=False)
+
+    async def put(self, batch: FlowBatch, patience_until: float) -> None:
+        """Take a batch; past `max_bytes` the oldest ones that wait are lost for it.
+
+        Waits for room while the exporter delivers, at the latest until `patience_until` (trio time). Cancelled, it
+        has taken nothing.
+        """
+        async with self._changed:
+            with trio.move_on_at(patience_until):
+                while self.is_moving and not self._has_room(batch):
+                    await self._changed.wait()
+            self.account.accepted += _amount(batch)
+            if self._abandoned_for:
+                self.account.lose(self._abandoned_for, _amount(batch))
+                return
+            while self._batches and not self._has_room(batch):
+                self._lose_oldest()
+            self._batches.append(batch)
+            self.size_bytes += batch.size_bytes
+            self._changed.notify_all()
+
+    def _has_room(self, batch: FlowBatch) -> bool:
+        return self.size_bytes + batch.size_bytes <= self.max_bytes
+
+    def _lose_oldest(self) -> None:
+        oldest = self._batches.popleft()
+        self.size_bytes -= oldest.size_bytes
+        self.account.lose(QUEUE_FULL, _amount(oldest))
+
+    async def get(self) -> FlowBatch | None:
+        """Return the oldest batch, which goes on counting as queued until `done`; None once closed and empty."""
+        async with self._changed:
+            while not self._batches and not self._is_closed:
+                await self._changed.wait()
+            return self._batches.popleft() if self._batches else None
+
+    async def done(self, size_bytes: int) -> None:
+        """Give back the room of a batch that `get` returned."""
+        async with self._changed:
+            self.size_bytes -= size_bytes
+            self._changed.notify_all()
+
+    async def moving(self, is_moving: bool) -> None:
+        """Note whether sending works; `put` stops waiting where it does not."""
+        if is_moving != self.is_moving:
+            async with self._changed:
+                self.is_moving = is_moving
+                self._changed.notify_all()
+
+    async def abandon(self, loss: Loss) -> None:
+        """Lose all that is here and all that comes: nobody will deliver it."""
+        async with self._changed:
+            self.account.write_off(loss)
+            self._batches.clear()
+            self.size_bytes = 0
+            self._is_closed, self._abandoned_for, self.is_moving = True, loss, False
+            self._changed.notify_all()
+
+    async def close(self) -> None:
+        """End `get` once the queue is empty."""
+        async with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+
+async def export_flows(queue: ExportQueue, exporter: Exporter, backoff: Backoff) -> None:
+    """Deliver what comes through the queue, until it is closed and empty.
+
+    Raises OutputClosed where the other end has gone for good; everything else is tried again. Cancelled, the message
+    under way counts as not delivered.
+    """
+    while (batch := await queue.get()) is not None:
+        size_bytes = batch.size_bytes
+        messages: Sequence[Message] = exporter.encode(batch)
+        # The columns are not needed any more, and 50 queued batches of them are most of the daemon's memory.
+        del batch
+        for message in messages:
+            await _deliver(queue, exporter, backoff, message)
+            queue.account.exported += _amount(message)
+        await queue.done(size_bytes)
+
+
+async def _deliver(queue: ExportQueue, exporter: Exporter, backoff: Backoff, message: Message) -> None:
+    while True:
+        try:
+            await exporter.send(message)
+        except DeliveryFailed as failure:
+            delay_s = backoff.failed()
+            # Said once an outage: a collector that is down for an hour is one line.
+            log.log(
+                logging.WARNING if queue.is_moving else logging.DEBUG,
+                "%s; trying again in %.1f s, keeping up to %d MB",
+                *(failure, delay_s, queue.max_bytes >> 20),
+            )
+            queue.errors += 1
+            await queue.moving(False)
+            await trio.sleep(delay_s)
+        else:
+            if not queue.is_moving:
+                log.warning("%s: delivering again", exporter.url)
+            backoff.succeeded()
+            await queue.moving(True)
+            return
