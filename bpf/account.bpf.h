@@ -114,7 +114,7 @@ static __always_inline void add_to_row(struct flow_value *row, const struct pack
 }
 
 /* Insert a row and count the packet in the same step. Returns the row where another processor was first, to add to. */
-static __always_inline struct flow_value *open_row(void *flows, const struct packet *packet, const struct passage *passage,
+static __always_inline struct flow_value *open_row(void *flows, struct packet *packet, const struct passage *passage,
 						   u64 now)
 {
 	int previous = EPOCH_PREVIOUS(passage->epoch_word), zero = 0;
@@ -149,7 +149,7 @@ static __always_inline struct flow_value *open_row(void *flows, const struct pac
 	return NULL;
 }
 
-static __always_inline void account(const struct packet *packet, const struct passage *passage)
+static __always_inline void account(struct packet *packet, const struct passage *passage)
 {
 	int current = EPOCH_CURRENT(passage->epoch_word);
 	void *flows = flow_maps.lookup(&current);
