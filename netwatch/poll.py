@@ -21,6 +21,7 @@ from netwatch.core.batch import FlowBatch, InterfaceNames
 from netwatch.core.interfaces import InterfaceRegistry
 from netwatch.export import ExportQueue
 from netwatch.ledger import Amount, FlowAmount, Ledger
+from netwatch.status import DrainTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,12 +59,11 @@ class CounterSource(Protocol):
 
 @attrs.define
 class DrainStatistics:
-    """What the drains were like: of the last one, and the highest so far."""
+    """What the drains were like: rows of the last one and of the largest, and how long they took."""
 
     last_rows: int = 0
     peak_rows: int = 0
-    last_s: float = 0.0
-    total_s: float = 0.0
+    times: DrainTimes = attrs.Factory(DrainTimes)
 
 
 @attrs.define(eq=False)
@@ -100,9 +100,9 @@ class Drain:
             await trio.lowlevel.checkpoint()
         self._audit(counted, drained)
         self.registry.drained()
-        self.statistics.last_rows, self.statistics.last_s = rows, trio.current_time() - started
-        self.statistics.total_s += self.statistics.last_s
+        self.statistics.last_rows = rows
         self.statistics.peak_rows = max(self.statistics.peak_rows, rows)
+        self.statistics.times = self.statistics.times.added(trio.current_time() - started)
 
     def _audit(self, counted: EpochCounters, drained: FlowAmount) -> None:
         missing = self.ledger.add_epoch(account_epoch(counted, drained))

@@ -1,0 +1,206 @@
+"""The agent: the tree of its tasks, how they are wired, and how it ends.
+
+    signals ── services (metrics) ── exporting (one task an exporter) ── capture (watch, poll)
+
+Law: an inner nursery ends before the one around it, so a stop runs through the tree in the order in which packets run
+through the agent: hooks are detached, the last epoch is drained, the queues run empty, the ledger is printed.
+A second signal ends the process at once; the kernel then frees every hook, for they are held by descriptors alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from netwatch.address import agent_address
+from netwatch.core.backoff import Backoff
+from netwatch.core.interfaces import InterfaceRegistry
+from netwatch.core.layout import Direction
+from netwatch.core.selection import Selection
+from netwatch.errors import OutputClosed
+from netwatch.export import NOT_DELIVERED, OUTPUT_CLOSED, ExportQueue, export_flows
+from netwatch.exporters import Exporter
+from netwatch.exporters.opening import open_exporter
+from netwatch.kernel.attach import HookPrograms
+from netwatch.kernel.attach_mode import open_attacher
+from netwatch.kernel.counters import KernelCounters
+from netwatch.kernel.flow_map import FlowMaps
+from netwatch.kernel.netlink import RouteNetlink
+from netwatch.kernel.program import LoadedPrograms, ProgramSettings, load_programs
+from netwatch.kernel.statistics import KernelStatistics
+from netwatch.ledger import Ledger
+from netwatch.poll import Drain, poll_flows
+from netwatch.status import AgentStatus, ExporterStatus
+from netwatch.watch import WatchCounts, watch_interfaces
+
+if TYPE_CHECKING:
+    from netwatch.config import Config
+    from netwatch.core.link import Link
+
+log = logging.getLogger(__name__)
+
+_DIRECTIONS = {
+    "ingress": (Direction.INGRESS,),
+    "egress": (Direction.EGRESS,),
+    "both": (Direction.INGRESS, Direction.EGRESS),
+}
+_NAMES_IN_LOG = 8  # interfaces named when capture starts; a host may have hundreds
+
+
+def run(config: Config) -> int:
+    """Run the agent until a signal, the end of its duration, or a closed output. Returns the exit code 0."""
+    trio.run(_run, config)
+    return 0
+
+
+async def _run(config: Config) -> None:
+    stop = trio.Event()
+    async with trio.open_nursery() as signals:
+        await signals.start(_stop_on_signal, stop)
+        exporters = [open_exporter(url, config, agent_address(config.agent_ip)) for url in config.exporters]
+        settings = ProgramSettings(config.max_flows, config.max_fragments, config.sampling, config.gso)
+        loaded = await trio.to_thread.run_sync(load_programs, settings)
+        with contextlib.closing(loaded):
+            await Agent(config, loaded, exporters, stop).run()
+        signals.cancel_scope.cancel()
+
+
+async def _stop_on_signal(stop: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        task_status.started()
+        async for number in received:
+            if stop.is_set():
+                log.warning("second signal: ending at once, what is queued is lost")
+                os._exit(128 + number)
+            log.info("%s: stopping", signal.Signals(number).name)
+            stop.set()
+
+
+def wall_offset_ns() -> int:
+    """Return Unix time minus CLOCK_MONOTONIC, the clock of the programs, in ns; read anew for each drain."""
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+class Agent:
+    """One run. Owns nothing that the kernel would not take back from a killed process."""
+
+    def __init__(self, config: Config, loaded: LoadedPrograms, exporters: Sequence[Exporter], stop: trio.Event) -> None:
+        self._config, self._loaded, self._exporters, self._stop = config, loaded, exporters, stop
+        self._ledger = Ledger()
+        self._queues = [
+            ExportQueue(self._ledger.open_exporter(exporter.url), config.max_queue_bytes) for exporter in exporters
+        ]
+        self._registry = InterfaceRegistry()
+        self._watch_counts = WatchCounts()
+        self._drain = Drain(
+            FlowMaps(loaded), KernelCounters(loaded), self._ledger, self._registry, self._queues, wall_offset_ns
+        )
+        self._is_ready = False
+
+    async def run(self) -> None:
+        """Capture until the stop event, then deliver, then print the ledger; that also where something failed."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(self._ledger_at_end())
+            statistics = stack.enter_context(KernelStatistics(self._loaded, self._config.bpf_stats))
+            for exporter in self._exporters:
+                await stack.enter_async_context(exporter)
+            services = await stack.enter_async_context(trio.open_nursery())
+            if self._config.metrics_listen:
+                await self._serve_metrics(services, statistics)
+            async with trio.open_nursery() as exporting:
+                for queue, exporter in zip(self._queues, self._exporters, strict=True):
+                    exporting.start_soon(self._export, queue, exporter)
+                await self._capture()
+                deadline = trio.current_time() + self._config.grace_s
+                # What is in the kernel has to be counted even where nobody will take it.
+                with trio.CancelScope(shield=True):
+                    await self._drain.run(patience_until=deadline)
+                    for queue in self._queues:
+                        await queue.close()
+                exporting.cancel_scope.deadline = deadline
+            services.cancel_scope.cancel()
+
+    async def _capture(self) -> None:
+        """Watch and poll until the stop event; on return nothing is attached any more."""
+        config = self._config
+        patience_s = min(config.active_timeout_s, config.grace_s)
+        selection = Selection(config.interfaces, config.exclude_interfaces)
+        programs = HookPrograms(**self._loaded.programs)
+        with RouteNetlink() as netlink:
+            async with (
+                open_attacher(config.attach, programs, _DIRECTIONS[config.direction]) as attacher,
+                trio.open_nursery() as capture,
+            ):
+                links = await capture.start(
+                    watch_interfaces, netlink, selection, attacher, self._registry, self._watch_counts
+                )
+                log.info("capturing on %s", _describe(links))
+                capture.start_soon(poll_flows, self._drain, config.active_timeout_s, patience_s)
+                self._is_ready = True
+                with trio.move_on_after(config.duration_s or math.inf):
+                    await self._stop.wait()
+                self._is_ready = False
+                capture.cancel_scope.cancel()
+
+    async def _export(self, queue: ExportQueue, exporter: Exporter) -> None:
+        backoff = Backoff(self._config.backoff_min_s, self._config.backoff_max_s)
+        try:
+            await export_flows(queue, exporter, backoff)
+        except OutputClosed as closed:
+            log.info("%s; stopping", closed)
+            await queue.abandon(OUTPUT_CLOSED)
+            self._stop.set()
+
+    @contextlib.contextmanager
+    def _ledger_at_end(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            for account in self._ledger.exporters:
+                account.write_off(NOT_DELIVERED)
+            print(self._ledger.as_text(), file=sys.stderr, flush=True)
+            if self._config.ledger:
+                self._config.ledger.write_text(json.dumps(self._ledger.as_json(), indent=2) + "\n")
+
+    async def _serve_metrics(self, services: trio.Nursery, statistics: KernelStatistics) -> None:
+        from netwatch.http import serve_http  # noqa: PLC0415 - 3 MB that few runs need
+        from netwatch.metrics import Metrics  # noqa: PLC0415
+
+        metrics = Metrics(lambda: (self._ledger, self._status(statistics), self._registry.snapshot()))
+        await services.start(serve_http, self._config.metrics_listen, metrics.render, lambda: self._is_ready)
+
+    def _status(self, statistics: KernelStatistics) -> AgentStatus:
+        drains = self._drain.statistics
+        return AgentStatus(
+            map_flows=drains.last_rows,
+            max_flows=self._config.max_flows,
+            peak_flows=drains.peak_rows,
+            drain_times=drains.times,
+            exporters=tuple(
+                ExporterStatus(queue.account.exporter, queue.size_bytes, queue.max_bytes, queue.errors)
+                for queue in self._queues
+            ),
+            attached=tuple(
+                (name, direction)
+                for name in self._registry.present()
+                for direction in _DIRECTIONS[self._config.direction]
+            ),
+            program_stats=statistics.programs(),
+            map_bytes=statistics.maps(),
+        )
+
+
+def _describe(links: Sequence[Link]) -> str:
+    names = [link.name for link in links]
+    more = len(names) - _NAMES_IN_LOG
+    return ", ".join(names[:_NAMES_IN_LOG]) + (f" and {more} more" if more > 0 else "")
