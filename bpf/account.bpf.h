@@ -3,7 +3,7 @@
  * A packet into its flow, once.
  *
  * Law: a packet counts at its flow's home, the hook that saw the flow first; elsewhere it is a duplicate. So each packet that
- * comes here adds to exactly one of: its row, COUNTER_DUPLICATE, or one of COUNTER_LOST_*.
+ * comes here either is in its row when account() returns, or account() names the counter that it belongs to.
  *
  * Atomics, not a spin lock: measured on this path, a lock and its interrupt masking cost 60 ns a packet, two atomic additions
  * not 5. What needs more than an addition (home, observed hooks) is a compare-and-swap, and rare.
@@ -61,15 +61,13 @@ static __always_inline int is_silent(u64 last_ns, u64 now)
 static __always_inline int is_at_home(struct flow_value *row, u32 hook, u64 now)
 {
 	u64 home = row->home;
+	int moves;
 
 	if (home == hook)
 		return 1;
-	if (!is_silent(row->last_ns, now)) {
-		observe(row, hook);
-		return 0;
-	}
-	observe(row, home);
-	return swap_if(&row->home, home, hook) == home || row->home == hook;
+	moves = is_silent(row->last_ns, now);
+	observe(row, moves ? home : hook);
+	return moves && (swap_if(&row->home, home, hook) == home || row->home == hook);
 }
 
 /* A row for a packet whose flow has none in this epoch. Returns whether the packet counts in it. */
@@ -113,9 +111,8 @@ static __always_inline void add_to_row(struct flow_value *row, const struct pack
 		__sync_fetch_and_or(&row->flags, packet->flags);
 }
 
-/* Insert a row and count the packet in the same step. Returns the row where another processor was first, to add to. */
-static __always_inline struct flow_value *open_row(void *flows, struct packet *packet, const struct passage *passage,
-						   u64 now)
+/* Insert a row with this packet in it. Returns where the packet ended, or -EEXIST where another processor was first. */
+static __always_inline int open_row(void *flows, struct packet *packet, const struct passage *passage, u64 now)
 {
 	int previous = EPOCH_PREVIOUS(passage->epoch_word), zero = 0;
 	struct fullness *fullness = full.lookup(&zero);
@@ -125,50 +122,49 @@ static __always_inline struct flow_value *open_row(void *flows, struct packet *p
 	int counts;
 
 	if (!fullness)
-		return NULL;
+		return COUNTER_LOST_INSERT_FAILED;
 	if (flows_before)
 		before = bpf_map_lookup_elem(flows_before, &packet->key);
 	counts = fill_row(&row, packet, passage, before, now);
-	if (fullness->epoch_word != passage->epoch_word || now - fullness->since_ns > FULL_FOR_NS)
+	if (fullness->epoch_word != passage->epoch_word || now - fullness->since_ns > FULL_FOR_NS) {
 		error = bpf_map_update_elem(flows, &packet->key, &row, BPF_NOEXIST);
-	/* The usual end: the row went in with this packet, so nothing is left to add. */
-	if (!error && counts)
-		return NULL;
-	if (error == -EEXIST)
-		return bpf_map_lookup_elem(flows, &packet->key);
-	if (!counts)
-		count(COUNTER_DUPLICATE, passage);
-	else if (error == -E2BIG)
-		count(COUNTER_LOST_MAP_FULL, passage);
-	else
-		count(COUNTER_LOST_INSERT_FAILED, passage);
-	if (error == -E2BIG) {
-		fullness->epoch_word = passage->epoch_word;
-		fullness->since_ns = now;
+		if (error == -EEXIST)
+			return error;
+		if (error == -E2BIG) {
+			fullness->epoch_word = passage->epoch_word;
+			fullness->since_ns = now;
+		}
 	}
-	return NULL;
+	if (!counts)
+		return COUNTER_DUPLICATE;
+	if (!error)
+		return IN_FLOW;
+	return error == -E2BIG ? COUNTER_LOST_MAP_FULL : COUNTER_LOST_INSERT_FAILED;
 }
 
-static __always_inline void account(struct packet *packet, const struct passage *passage)
+/* Returns where the packet ended: IN_FLOW or a counter. */
+static __always_inline int account(struct packet *packet, const struct passage *passage)
 {
-	int current = EPOCH_CURRENT(passage->epoch_word);
+	int current = EPOCH_CURRENT(passage->epoch_word), end;
 	void *flows = flow_maps.lookup(&current);
 	u64 now = bpf_ktime_get_ns();
 	struct flow_value *row;
 
-	if (!flows) {
-		count(COUNTER_LOST_INSERT_FAILED, passage);
-		return;
-	}
+	if (!flows)
+		return COUNTER_LOST_INSERT_FAILED;
 	row = bpf_map_lookup_elem(flows, &packet->key);
-	if (!row)
-		row = open_row(flows, packet, passage, now);
-	if (!row)
-		return;
-	if (is_at_home(row, passage->hook, now))
-		add_to_row(row, packet, passage, now);
-	else
-		count(COUNTER_DUPLICATE, passage);
+	if (!row) {
+		end = open_row(flows, packet, passage, now);
+		if (end != -EEXIST)
+			return end;
+		row = bpf_map_lookup_elem(flows, &packet->key);
+		if (!row)
+			return COUNTER_LOST_INSERT_FAILED;
+	}
+	if (!is_at_home(row, passage->hook, now))
+		return COUNTER_DUPLICATE;
+	add_to_row(row, packet, passage, now);
+	return IN_FLOW;
 }
 
 #endif

@@ -18,7 +18,8 @@ static __always_inline int on_packet(struct __sk_buff *skb, u32 direction, int h
 {
 	struct packet packet = {};
 	struct passage passage = { .hook = skb->ifindex | direction };
-	int zero = 0, end = 0, is_sampled = SAMPLING == 1 || bpf_get_prandom_u32() % SAMPLING == 0;
+	int zero = 0, end = COUNTER_IGNORED_NOT_SAMPLED;
+	int is_sampled = SAMPLING == 1 || bpf_get_prandom_u32() % SAMPLING == 0;
 	u64 *word = epoch.lookup(&zero);
 
 	if (!word)
@@ -28,17 +29,17 @@ static __always_inline int on_packet(struct __sk_buff *skb, u32 direction, int h
 	/* A packet that is not sampled is parsed only where that is needed to count it as it is on the wire. */
 	if (is_sampled || (GSO_WIRE && skb->gso_size))
 		end = parse(skb, has_ethernet, &packet);
-	if (GSO_WIRE && !end)
+	if (GSO_WIRE && end == IN_FLOW)
 		measure_segments(skb, &packet, &passage);
 	count_seen(&passage);
 	if (!is_sampled)
-		count(COUNTER_IGNORED_NOT_SAMPLED, &passage);
-	else if (end == NOT_IP)
+		end = COUNTER_IGNORED_NOT_SAMPLED;
+	else if (end == IN_FLOW)
+		end = account(&packet, &passage);
+	if (end == NOT_IP)
 		count_ethertype(packet.eth_type, &passage);
-	else if (end)
+	else if (end != IN_FLOW)
 		count(end, &passage);
-	else
-		account(&packet, &passage);
 	return GO_ON;
 }
 

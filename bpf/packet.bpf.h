@@ -7,6 +7,10 @@
 
 enum fragment_kind { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
 
+/* Where a packet ends, beside the counters of netwatch.h. */
+#define IN_FLOW (-1)
+#define NOT_IP COUNTERS
+
 struct packet {
 	struct flow_key key;
 	u32 network;		/* offset of the IP header */

@@ -24,9 +24,6 @@
 #define IPV6_MORE_FRAGMENTS 0x0001
 #define IPV6_FRAGMENT_OFFSET 0xfff8
 
-/* What parsing can end with: 0, or one of the counters, or this. */
-#define NOT_IP COUNTERS
-
 struct vlan_tag {
 	__be16 tci;
 	__be16 type;
@@ -118,7 +115,7 @@ static __always_inline int parse_ethernet(struct __sk_buff *skb, struct packet *
 	if (packet->eth_type < ETH_P_802_3_MIN)
 		packet->eth_type = 0;
 	packet->network = offset;
-	return 0;
+	return IN_FLOW;
 }
 
 static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *packet)
@@ -149,7 +146,7 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pack
 	else if (fragment & IPV4_MORE_FRAGMENTS)
 		packet->fragment = FRAGMENT_FIRST;
 	packet->fragment_id = ip->id;
-	return 0;
+	return IN_FLOW;
 }
 
 /* Walk the extension headers to the first that is none; a later fragment ends the walk. */
@@ -191,7 +188,7 @@ static __always_inline int parse_extensions(struct __sk_buff *skb, struct packet
 			break;
 	}
 	packet->key.protocol = next;
-	return 0;
+	return IN_FLOW;
 }
 
 static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *packet)
@@ -231,7 +228,7 @@ static __always_inline int parse_tcp(struct __sk_buff *skb, struct packet *packe
 		packet->flags |= tcp->flags & 0x01 ? FLAG_FIN_ACK : 0;
 		packet->flags |= tcp->flags & 0x04 ? FLAG_RST_ACK : 0;
 	}
-	return 0;
+	return IN_FLOW;
 }
 
 static __always_inline int parse_transport(struct __sk_buff *skb, struct packet *packet)
@@ -257,19 +254,19 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct packet 
 		packet->key.icmp_type = icmp->type;
 		packet->key.icmp_code = icmp->code;
 	}
-	return 0;
+	return IN_FLOW;
 }
 
-/* Fill `packet`, which is all zero. Returns 0, a counter, or NOT_IP. */
+/* Fill `packet`, which is all zero. Returns IN_FLOW, a counter, or NOT_IP. */
 static __always_inline int parse(struct __sk_buff *skb, int has_ethernet, struct packet *packet)
 {
-	int end = 0;
+	int end = IN_FLOW;
 
 	if (has_ethernet)
 		end = parse_ethernet(skb, packet);
 	else
 		packet->eth_type = bpf_ntohs(skb->protocol);
-	if (end)
+	if (end != IN_FLOW)
 		return end;
 	if (packet->eth_type == ETH_P_IP)
 		end = parse_ipv4(skb, packet);
@@ -277,14 +274,14 @@ static __always_inline int parse(struct __sk_buff *skb, int has_ethernet, struct
 		end = parse_ipv6(skb, packet);
 	else
 		return NOT_IP;
-	if (end)
+	if (end != IN_FLOW)
 		return end;
 	if (packet->fragment == FRAGMENT_LATER) {
 		recall_fragment(packet);
-		return 0;
+		return IN_FLOW;
 	}
 	end = parse_transport(skb, packet);
-	if (!end && packet->fragment == FRAGMENT_FIRST)
+	if (end == IN_FLOW && packet->fragment == FRAGMENT_FIRST)
 		remember_fragment(packet);
 	return end;
 }

@@ -36,7 +36,7 @@ from netwatch.kernel.attach_mode import open_attacher
 from netwatch.kernel.counters import KernelCounters
 from netwatch.kernel.flow_map import FlowMaps
 from netwatch.kernel.netlink import RouteNetlink
-from netwatch.kernel.program import LoadedPrograms, ProgramSettings, load_programs
+from netwatch.kernel.program import Compilation, LoadedPrograms
 from netwatch.kernel.statistics import KernelStatistics
 from netwatch.ledger import Ledger
 from netwatch.poll import Drain, poll_flows
@@ -57,19 +57,21 @@ _DIRECTIONS = {
 _NAMES_IN_LOG = 8  # interfaces named when capture starts; a host may have hundreds
 
 
-def run(config: Config) -> int:
-    """Run the agent until a signal, the end of its duration, or a closed output. Returns the exit code 0."""
-    trio.run(_run, config)
+def run(config: Config, compilation: Compilation) -> int:
+    """Run the agent until a signal, the end of its duration, or a closed output. Returns the exit code 0.
+
+    The compilation has been started before this module was imported: both take their time, and there are two cores.
+    """
+    trio.run(_run, config, compilation)
     return 0
 
 
-async def _run(config: Config) -> None:
+async def _run(config: Config, compilation: Compilation) -> None:
     stop = trio.Event()
     async with trio.open_nursery() as signals:
         await signals.start(_stop_on_signal, stop)
         exporters = [open_exporter(url, config, agent_address(config.agent_ip)) for url in config.exporters]
-        settings = ProgramSettings(config.max_flows, config.max_fragments, config.sampling, config.gso)
-        loaded = await trio.to_thread.run_sync(load_programs, settings)
+        loaded = await trio.to_thread.run_sync(compilation.finish)
         with contextlib.closing(loaded):
             await Agent(config, loaded, exporters, stop).run()
         signals.cancel_scope.cancel()

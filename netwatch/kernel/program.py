@@ -13,12 +13,11 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import attrs
 import msgpack
 
-from netwatch.core.layout import FLOW_MAPS
 from netwatch.errors import DependencyMissing, ProgramRejected
 from netwatch.kernel.compile import FLOW_MAP_NAMES, MAPS, PROGRAMS
 from netwatch.kernel.syscall import map_update
@@ -58,47 +57,67 @@ class LoadedPrograms:
             os.close(fd)
 
 
-def load_programs(settings: ProgramSettings) -> LoadedPrograms:
-    """Compile and load in a child process; blocks for about a second.
+@attrs.frozen
+class Compilation:
+    """A child that compiles and loads; `finish` waits for it. One that is never finished ends by itself."""
 
-    Raises ProgramRejected where the compiler or the verifier refuses, DependencyMissing without bcc.
-    """
-    log_descriptor, log_path = tempfile.mkstemp(prefix="netwatch-compile-", suffix=".log")
-    with open(log_descriptor, "wb") as log:
-        answer, descriptors = _ask_compiler(settings, log)
-    if not descriptors and "missing" not in answer:
-        raise ProgramRejected("netwatch.bpf.c", _first_complaint(log_path), log_path)
-    Path(log_path).unlink()
-    if not descriptors:
-        hint = "install Debian's python3-bpfcc and use /usr/bin/python3 with its system packages"
-        raise DependencyMissing("bcc", f"{answer['missing']}; {hint}")
-    by_name = dict(zip(answer["names"], descriptors, strict=True))
-    loaded = LoadedPrograms({n: by_name[n] for n in MAPS}, {n: by_name[n] for n in PROGRAMS})
-    for number in range(FLOW_MAPS):
-        place_flow_map(loaded, number)
-    return loaded
+    _child: subprocess.Popen[bytes]
+    _channel: socket.socket
+    _log_path: str
 
+    def finish(self) -> LoadedPrograms:
+        """Return what the child has loaded; blocks for about a second after its start.
 
-def _ask_compiler(settings: ProgramSettings, log: IO[bytes]) -> tuple[Any, list[int]]:
-    """Run the child. Returns its answer, empty where it died, and the descriptors that came with it."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        ours.settimeout(_COMPILE_TIMEOUT_S)
-        command = [sys.executable, "-m", "netwatch.kernel.compile", str(theirs.fileno())]
-        # In the root directory no file of the user's hides a module.
-        child = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+        Raises ProgramRejected where the compiler or the verifier refuses, DependencyMissing without bcc.
+        """
+        answer, descriptors = self._receive()
+        if not descriptors and "missing" not in answer:
+            raise ProgramRejected("netwatch.bpf.c", _first_complaint(self._log_path), self._log_path)
+        Path(self._log_path).unlink()
+        if not descriptors:
+            hint = "install Debian's python3-bpfcc and use /usr/bin/python3 with its system packages"
+            raise DependencyMissing("bcc", f"{answer['missing']}; {hint}")
+        by_name = dict(zip(answer["names"], descriptors, strict=True))
+        loaded = LoadedPrograms({n: by_name[n] for n in MAPS}, {n: by_name[n] for n in PROGRAMS})
+        for number in range(len(FLOW_MAP_NAMES)):
+            place_flow_map(loaded, number)
+        return loaded
+
+    def _receive(self) -> tuple[Any, list[int]]:
+        """Return the child's answer, empty where it died, and the descriptors that came with it."""
         try:
-            theirs.close()
-            ours.send(msgpack.packb(settings.defines()))
-            packed, descriptors, _, _ = socket.recv_fds(ours, 65_536, len(MAPS) + len(PROGRAMS))
+            packed, descriptors, _, _ = socket.recv_fds(self._channel, 65_536, len(MAPS) + len(PROGRAMS))
         except TimeoutError:
             packed, descriptors = b"", []
         finally:
-            child.kill()
-            child.wait()
-    return msgpack.unpackb(packed) if packed else {}, descriptors
+            self._channel.close()
+            self._child.kill()
+            self._child.wait()
+        return msgpack.unpackb(packed) if packed else {}, descriptors
+
+
+def start_compiling(settings: ProgramSettings) -> Compilation:
+    """Start the child and return at once."""
+    log_descriptor, log_path = tempfile.mkstemp(prefix="netwatch-compile-", suffix=".log")
+    channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel.settimeout(_COMPILE_TIMEOUT_S)
+    with open(log_descriptor, "wb") as log, theirs:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "netwatch.kernel.compile", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",  # where no file of the user's hides a module
+            start_new_session=True,  # Ctrl-C is for the daemon
+        )
+    channel.send(msgpack.packb(settings.defines()))
+    return Compilation(child, channel, log_path)
+
+
+def load_programs(settings: ProgramSettings) -> LoadedPrograms:
+    """Compile, load and wait for it: `start_compiling(settings).finish()`."""
+    return start_compiling(settings).finish()
 
 
 def place_flow_map(loaded: LoadedPrograms, number: int) -> None:

@@ -1,0 +1,52 @@
+# Set-up, run and tests, on Debian 12 or newer. Each target does what is missing and nothing twice.
+# As root: make run, make test. Pass options by ARGS="-i lo --active-timeout 1".
+
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+# What the agent needs of Debian. python3-bpfcc is BCC's binding and belongs to /usr/bin/python3; linux-libc-dev and
+# libc6-dev bring the UAPI headers. No kernel headers.
+PACKAGES := python3-bpfcc python3-venv linux-libc-dev libc6-dev iproute2
+# What the tests need beside it: a C compiler for the ABI test and the generator, and independent tools to check with.
+TEST_PACKAGES := $(PACKAGES) gcc bpftool ethtool iputils-ping tcpdump
+
+.PHONY: run setup test bench lint clean
+run: setup
+	@exec $(BIN)/netwatch run $(ARGS)
+
+setup: $(VENV)/.packages $(VENV)/.installed
+
+test: setup $(VENV)/.test-packages $(BIN)/tox
+	$(BIN)/tox run
+
+bench: setup $(VENV)/.test-packages
+	$(BIN)/python -m bench $(ARGS)
+
+lint: $(BIN)/tox
+	$(BIN)/tox run -e lint,types
+
+clean:
+	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/.packages: Makefile
+	@mkdir -p $(VENV)
+	@sh deploy/install-packages $(PACKAGES)
+	@touch $@
+
+$(VENV)/.test-packages: Makefile
+	@mkdir -p $(VENV)
+	@sh deploy/install-packages $(TEST_PACKAGES)
+	@touch $@
+
+# With Debian's packages visible, for bcc.
+$(BIN)/python: $(VENV)/.packages
+	@$(PYTHON) -m venv --system-site-packages $(VENV)
+
+$(VENV)/.installed: pyproject.toml $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(BIN)/tox: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'tox>=4.11'
