@@ -172,7 +172,10 @@ class Agent:
                 account.write_off(NOT_DELIVERED)
             print(self._ledger.as_text(), file=sys.stderr, flush=True)
             if self._config.ledger:
-                self._config.ledger.write_text(json.dumps(self._ledger.as_json(), indent=2) + "\n")
+                try:
+                    self._config.ledger.write_text(json.dumps(self._ledger.as_json(), indent=2) + "\n")
+                except OSError as error:
+                    log.error("ledger %s cannot be written: %s; it is above", self._config.ledger, error.strerror)
 
     async def _serve_metrics(self, services: trio.Nursery, statistics: KernelStatistics) -> None:
         from netwatch.http import serve_http  # noqa: PLC0415 - 3 MB that few runs need

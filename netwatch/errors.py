@@ -67,7 +67,7 @@ class AttachError(NetwatchError):
 
 
 class ProgramRejected(NetwatchError):
-    """The programs did not compile or the verifier refused them: report it, with the log at `log_path`."""
+    """The programs did not compile or the verifier refused them: report it, with the log that the message names."""
 
     exit_code = 7
 
@@ -114,6 +114,16 @@ class DeliveryFailed(NetwatchError):
     def __init__(self, target: str, reason: str) -> None:
         self.target, self.reason = target, reason
         super().__init__(f"{target}: {reason}")
+
+
+class OutputClosed(NetwatchError):
+    """Whoever read our output has gone for good: end as a SIGTERM does. Nobody made a mistake: exit code 0."""
+
+    exit_code = 0
+
+    def __init__(self, output: str, reason: str) -> None:
+        self.output, self.reason = output, reason
+        super().__init__(f"{output}: {reason}: nobody reads it any more")
 
 
 class KernelCallFailed(NetwatchError):

@@ -12,17 +12,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import attrs
 import msgpack
 
-from netwatch.errors import DependencyMissing, ProgramRejected
+from netwatch.errors import DependencyMissing, NetwatchError, PermissionMissing, ProgramRejected
+from netwatch.kernel.capabilities import effective_capabilities, missing_capabilities
 from netwatch.kernel.compile import FLOW_MAP_NAMES, MAPS, PROGRAMS
 from netwatch.kernel.syscall import map_update
 
 _COMPILE_TIMEOUT_S = 60.0  # 1 s on an idle core; a minute on a host that swaps
+_NOT_PERMITTED = "Operation not permitted"  # strerror(EPERM), in bcc's words
+_MAX_COMPLAINT_CHARS = 200
 
 
 @attrs.frozen
@@ -63,17 +65,19 @@ class Compilation:
 
     _child: subprocess.Popen[bytes]
     _channel: socket.socket
-    _log_path: str
+    _log: IO[bytes]
 
     def finish(self) -> LoadedPrograms:
         """Return what the child has loaded; blocks for about a second after its start.
 
-        Raises ProgramRejected where the compiler or the verifier refuses, DependencyMissing without bcc.
+        Raises ProgramRejected where the compiler or the verifier refuses, PermissionMissing where the kernel does,
+        DependencyMissing without bcc.
         """
-        answer, descriptors = self._receive()
-        if not descriptors and "missing" not in answer:
-            raise ProgramRejected("netwatch.bpf.c", _first_complaint(self._log_path), self._log_path)
-        Path(self._log_path).unlink()
+        with self._log:
+            answer, descriptors = self._receive()
+            if not descriptors and "missing" not in answer:
+                self._log.seek(0)
+                raise _refusal(self._log.read().decode(errors="replace"))
         if not descriptors:
             hint = "install Debian's python3-bpfcc and use /usr/bin/python3 with its system packages"
             raise DependencyMissing("bcc", f"{answer['missing']}; {hint}")
@@ -98,10 +102,11 @@ class Compilation:
 
 def start_compiling(settings: ProgramSettings) -> Compilation:
     """Start the child and return at once."""
-    log_descriptor, log_path = tempfile.mkstemp(prefix="netwatch-compile-", suffix=".log")
+    # A file without a name, so that nothing stays whatever ends this process; only a refusal is written down.
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - `finish` closes it
     channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel.settimeout(_COMPILE_TIMEOUT_S)
-    with open(log_descriptor, "wb") as log, theirs:
+    with theirs:
         child = subprocess.Popen(
             [sys.executable, "-m", "netwatch.kernel.compile", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -112,7 +117,7 @@ def start_compiling(settings: ProgramSettings) -> Compilation:
             start_new_session=True,  # Ctrl-C is for the daemon
         )
     channel.send(msgpack.packb(settings.defines()))
-    return Compilation(child, channel, log_path)
+    return Compilation(child, channel, log)
 
 
 def load_programs(settings: ProgramSettings) -> LoadedPrograms:
@@ -126,11 +131,25 @@ def place_flow_map(loaded: LoadedPrograms, number: int) -> None:
     map_update(loaded.maps["flow_maps"], number.to_bytes(4, sys.byteorder), inner.to_bytes(4, sys.byteorder))
 
 
-def _first_complaint(log_path: str) -> str:
+def _refusal(log: str) -> NetwatchError:
+    """Say what the child's log comes to."""
+    complaint = _first_complaint(log)
+    missing = missing_capabilities(effective_capabilities())
+    if missing:
+        return PermissionMissing(", ".join(missing), "run as root, or grant it (systemd: AmbientCapabilities=)")
+    if _NOT_PERMITTED in complaint:
+        hint = "it takes capabilities of the host, not of a user namespace, and a seccomp profile that allows bpf(2)"
+        return PermissionMissing("the right to use BPF", f"{complaint}; {hint}")
+    with tempfile.NamedTemporaryFile("w", prefix="netwatch-compile-", suffix=".log", delete=False) as file:
+        file.write(log)
+    return ProgramRejected("netwatch.bpf.c", complaint, file.name)
+
+
+def _first_complaint(log: str) -> str:
     """Return the line of a log that tells most: the compiler's first error, or the verifier's last sentence."""
-    lines = Path(log_path).read_text(errors="replace").splitlines()
+    lines = log.splitlines()
     for line in lines:
         if " error: " in line:
-            return line.strip()[:200]
+            return line.strip()[:_MAX_COMPLAINT_CHARS]
     verdict = next((number for number, line in enumerate(lines) if line.startswith("processed ")), len(lines))
-    return lines[verdict - 1].strip()[:200] if lines else "the compiler ended without a word"
+    return lines[verdict - 1].strip()[:_MAX_COMPLAINT_CHARS] if lines else "the compiler ended without a word"

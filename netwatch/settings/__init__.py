@@ -1,0 +1,1 @@
+"""How settings are declared, read from files, variables and flags, and written down."""
