@@ -243,7 +243,8 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct packet 
 			return COUNTER_IGNORED_TRUNCATED_TRANSPORT;
 		packet->key.src_port = bpf_ntohs(ports->src_port);
 		packet->key.dst_port = bpf_ntohs(ports->dst_port);
-		packet->header_bytes = packet->transport + sizeof(*ports);
+		/* RFC 768: 8 octets; RFC 9260 3.1: 12, the common header, which SCTP's segments repeat. */
+		packet->header_bytes = packet->transport + (packet->key.protocol == IPPROTO_SCTP ? 12 : 8);
 	}
 	if (packet->key.protocol == IPPROTO_ICMP || packet->key.protocol == IPPROTO_ICMPV6) {
 		struct icmp_header buffer, *icmp;

@@ -1,0 +1,59 @@
+"""When a test of the real kernel may be skipped, and when that is a failure.
+
+Law: without root such a test is skipped and says so. Where the kernel is meant to be there (CI=true or
+REQUIRE_KERNEL=1), a skip is a failure, so that a broken set-up never looks like a green run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+# An assertion in there should say as much as one in a test.
+pytest.register_assert_rewrite("tests.kernel.agent_process", "tests.kernel.program_runner")
+
+_KERNEL_TESTS = Path(__file__).with_name("kernel")
+
+
+def _is_kernel_required() -> bool:
+    return os.environ.get("CI") == "true" or os.environ.get("REQUIRE_KERNEL") == "1"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `kernel` where there is no root. Runs last: other hooks set the mark."""
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("kernel"):
+            item.add_marker(pytest.mark.skip(reason="needs root: network namespaces and BPF"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip into a failure where it is one. An expected failure is reported as a skip, and is none."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("kernel"):
+        _refuse(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Do the same for a module that is skipped as a whole, as by `importorskip`."""
+    report = yield
+    if report.skipped and collector.path.is_relative_to(_KERNEL_TESTS):
+        _refuse(report)
+    return report
+
+
+def _refuse(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if _is_kernel_required():
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"skipped where the kernel is required: {reason}"
