@@ -108,6 +108,7 @@ class Agent:
             FlowMaps(loaded), KernelCounters(loaded), self._ledger, self._registry, self._queues, wall_offset_ns
         )
         self._is_ready = False
+        self._grace_ends_at = math.inf
 
     async def run(self) -> None:
         """Capture until the stop event, then deliver, then print the ledger; that also where something failed."""
@@ -123,13 +124,12 @@ class Agent:
                 for queue, exporter in zip(self._queues, self._exporters, strict=True):
                     exporting.start_soon(self._export, queue, exporter)
                 await self._capture()
-                deadline = trio.current_time() + self._config.grace_s
                 # What is in the kernel has to be counted even where nobody will take it.
                 with trio.CancelScope(shield=True):
-                    await self._drain.run(patience_until=deadline)
+                    await self._drain.run(patience_until=self._grace_ends_at)
                     for queue in self._queues:
                         await queue.close()
-                exporting.cancel_scope.deadline = deadline
+                exporting.cancel_scope.deadline = self._grace_ends_at
             services.cancel_scope.cancel()
 
     async def _capture(self) -> None:
@@ -143,16 +143,23 @@ class Agent:
                 open_attacher(config.attach, programs, _DIRECTIONS[config.direction]) as attacher,
                 trio.open_nursery() as capture,
             ):
+                # From the first: attaching to hundreds of interfaces takes seconds.
+                capture.start_soon(self._cancel_on_stop, capture.cancel_scope)
                 links = await capture.start(
                     watch_interfaces, netlink, selection, attacher, self._registry, self._watch_counts
                 )
                 log.info("capturing on %s", _describe(links))
                 capture.start_soon(poll_flows, self._drain, config.active_timeout_s, patience_s)
                 self._is_ready = True
-                with trio.move_on_after(config.duration_s or math.inf):
-                    await self._stop.wait()
-                self._is_ready = False
-                capture.cancel_scope.cancel()
+                await trio.sleep(config.duration_s or math.inf)
+                self._stop.set()
+
+    async def _cancel_on_stop(self, scope: trio.CancelScope) -> None:
+        await self._stop.wait()
+        # The grace period begins with the stop, not when a drain under way has found room.
+        self._grace_ends_at = trio.current_time() + self._config.grace_s
+        self._is_ready = False
+        scope.cancel()
 
     async def _export(self, queue: ExportQueue, exporter: Exporter) -> None:
         backoff = Backoff(self._config.backoff_min_s, self._config.backoff_max_s)

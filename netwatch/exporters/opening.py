@@ -31,6 +31,8 @@ def open_exporter(url: str, config: Config, agent_ip: AgentAddress) -> Exporter:
     settings = GrpcSettings(
         deadline_s=config.deadline_s,
         reconnect_after_s=config.reconnect_s,
+        backoff_min_s=config.backoff_min_s,
+        backoff_max_s=config.backoff_max_s,
         ca=config.ca,
         cert=config.cert,
         key=config.key,
