@@ -22,8 +22,8 @@ from scapy.layers.sctp import SCTP
 
 from bench.generator import Generator, Mode, Traffic
 from tests.kernel.agent_process import AgentProcess, AgentResult
-from tests.kernel.hosts import Pair
 from tests.kernel.dissection import Datagram, Flow, expected
+from tests.kernel.hosts import Pair
 
 
 def assert_balanced(result: AgentResult) -> None:
