@@ -128,7 +128,7 @@ class Agent:
                 with trio.CancelScope(shield=True):
                     await self._drain.run(patience_until=self._grace_ends_at)
                     for queue in self._queues:
-                        await queue.close()
+                        queue.close()
                 exporting.cancel_scope.deadline = self._grace_ends_at
             services.cancel_scope.cancel()
 
@@ -167,7 +167,7 @@ class Agent:
             await export_flows(queue, exporter, backoff)
         except OutputClosed as closed:
             log.info("%s; stopping", closed)
-            await queue.abandon(OUTPUT_CLOSED)
+            queue.abandon(OUTPUT_CLOSED)
             self._stop.set()
 
     @contextlib.contextmanager

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 QUEUE_FULL = Loss("queue", "full")
 NOT_DELIVERED = Loss("shutdown", "not delivered within the grace period")
 OUTPUT_CLOSED = Loss("export", "output closed")
+EXPORT_LOSSES = (QUEUE_FULL, NOT_DELIVERED, OUTPUT_CLOSED)
 
 
 def _amount(of: FlowBatch | Message) -> FlowAmount:
@@ -44,27 +45,27 @@ class ExportQueue:
     _batches: deque[FlowBatch] = attrs.field(factory=deque, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
     _abandoned_for: Loss | None = attrs.field(default=None, init=False)
-    _changed: trio.Condition = attrs.field(factory=trio.Condition, init=False)
+    # Who waits for any change. What stands between two awaits is atomic in Trio, so no lock is needed.
+    _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     async def put(self, batch: FlowBatch, patience_until: float) -> None:
         """Take a batch; past `max_bytes` the oldest ones that wait are lost for it.
 
         Waits for room while the exporter delivers, at the latest until `patience_until` (trio time). Cancelled, it
-        has taken nothing.
+        has taken nothing. Not a checkpoint while there is room.
         """
-        async with self._changed:
-            with trio.move_on_at(patience_until):
-                while self.is_moving and not self._has_room(batch):
-                    await self._changed.wait()
-            self.account.accepted += _amount(batch)
-            if self._abandoned_for:
-                self.account.lose(self._abandoned_for, _amount(batch))
-                return
-            while self._batches and not self._has_room(batch):
-                self._lose_oldest()
-            self._batches.append(batch)
-            self.size_bytes += batch.size_bytes
-            self._changed.notify_all()
+        with trio.move_on_at(patience_until):
+            while self.is_moving and not self._has_room(batch):
+                await self._waiting.park()
+        self.account.accepted += _amount(batch)
+        if self._abandoned_for:
+            self.account.lose(self._abandoned_for, _amount(batch))
+            return
+        while self._batches and not self._has_room(batch):
+            self._lose_oldest()
+        self._batches.append(batch)
+        self.size_bytes += batch.size_bytes
+        self._waiting.unpark_all()
 
     def _has_room(self, batch: FlowBatch) -> bool:
         return self.size_bytes + batch.size_bytes <= self.max_bytes
@@ -76,38 +77,32 @@ class ExportQueue:
 
     async def get(self) -> FlowBatch | None:
         """Return the oldest batch, which goes on counting as queued until `done`; None once closed and empty."""
-        async with self._changed:
-            while not self._batches and not self._is_closed:
-                await self._changed.wait()
-            return self._batches.popleft() if self._batches else None
+        while not self._batches and not self._is_closed:
+            await self._waiting.park()
+        return self._batches.popleft() if self._batches else None
 
-    async def done(self, size_bytes: int) -> None:
+    def done(self, size_bytes: int) -> None:
         """Give back the room of a batch that `get` returned."""
-        async with self._changed:
-            self.size_bytes -= size_bytes
-            self._changed.notify_all()
+        self.size_bytes -= size_bytes
+        self._waiting.unpark_all()
 
-    async def moving(self, is_moving: bool) -> None:
+    def moving(self, is_moving: bool) -> None:
         """Note whether sending works; `put` stops waiting where it does not."""
-        if is_moving != self.is_moving:
-            async with self._changed:
-                self.is_moving = is_moving
-                self._changed.notify_all()
+        self.is_moving = is_moving
+        self._waiting.unpark_all()
 
-    async def abandon(self, loss: Loss) -> None:
+    def abandon(self, loss: Loss) -> None:
         """Lose all that is here and all that comes: nobody will deliver it."""
-        async with self._changed:
-            self.account.write_off(loss)
-            self._batches.clear()
-            self.size_bytes = 0
-            self._is_closed, self._abandoned_for, self.is_moving = True, loss, False
-            self._changed.notify_all()
+        self.account.write_off(loss)
+        self._batches.clear()
+        self.size_bytes = 0
+        self._is_closed, self._abandoned_for = True, loss
+        self.moving(False)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End `get` once the queue is empty."""
-        async with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
+        self._is_closed = True
+        self._waiting.unpark_all()
 
 
 async def export_flows(queue: ExportQueue, exporter: Exporter, backoff: Backoff) -> None:
@@ -123,8 +118,7 @@ async def export_flows(queue: ExportQueue, exporter: Exporter, backoff: Backoff)
         del batch
         for message in messages:
             await _deliver(queue, exporter, backoff, message)
-            queue.account.exported += _amount(message)
-        await queue.done(size_bytes)
+        queue.done(size_bytes)
 
 
 async def _deliver(queue: ExportQueue, exporter: Exporter, backoff: Backoff, message: Message) -> None:
@@ -140,11 +134,13 @@ async def _deliver(queue: ExportQueue, exporter: Exporter, backoff: Backoff, mes
                 *(failure, delay_s, queue.max_bytes >> 20),
             )
             queue.errors += 1
-            await queue.moving(False)
+            queue.moving(False)
             await trio.sleep(delay_s)
         else:
+            # At once, before anything that could be cancelled: delivered is delivered.
+            queue.account.exported += _amount(message)
             if not queue.is_moving:
                 log.warning("%s: delivering again", exporter.url)
             backoff.succeeded()
-            await queue.moving(True)
+            queue.moving(True)
             return

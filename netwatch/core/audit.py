@@ -27,6 +27,7 @@ _LOST = {
     Counter.LOST_MAP_FULL: Loss("kernel", "flow map full"),
     Counter.LOST_INSERT_FAILED: Loss("kernel", "flow map insert failed"),
 }
+KERNEL_LOSSES = tuple(_LOST.values())
 
 
 @attrs.frozen

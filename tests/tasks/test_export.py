@@ -47,7 +47,7 @@ def test_collector_that_fails_at_first() -> None:
 
     async def main() -> None:
         await queue.put(batch_of(10), 0)
-        await queue.close()
+        queue.close()
         await export_flows(queue, collector, backoff())
 
     on_virtual_clock(main)
@@ -67,7 +67,7 @@ def test_failure_between_two_messages_of_a_batch() -> None:
 
     async def main() -> None:
         await queue.put(batch_of(10), 0)
-        await queue.close()
+        queue.close()
         await export_flows(queue, collector, backoff())
 
     on_virtual_clock(main)
@@ -100,7 +100,7 @@ def test_queue_full_while_the_collector_is_slow() -> None:
             nursery.start_soon(export_flows, queue, collector, backoff())
             for _ in range(10):
                 await queue.put(batch_of(10), trio.current_time() + 5)
-            await queue.close()
+            queue.close()
 
     on_virtual_clock(main)
     assert collector.flows == 100
@@ -122,7 +122,7 @@ def test_patience_runs_out() -> None:
                 await queue.put(batch_of(10), started + 2)
                 waited.append(trio.current_time() - started)
                 await trio.testing.wait_all_tasks_blocked()
-            await queue.close()
+            queue.close()
 
     on_virtual_clock(main)
     assert waited == [0, 0, 2]
@@ -139,7 +139,7 @@ def test_output_closed() -> None:
         await queue.put(batch_of(10), 0)
         with pytest.raises(OutputClosed):
             await export_flows(queue, collector, backoff())
-        await queue.abandon(OUTPUT_CLOSED)
+        queue.abandon(OUTPUT_CLOSED)
         await queue.put(batch_of(5), math.inf)
         assert await queue.get() is None
 
@@ -182,7 +182,7 @@ def test_any_history(
             put += step.flows
             assert queue.size_bytes <= queue.max_bytes + 40 * FLOW_BYTES  # the batch being sent is never evicted
             await trio.sleep(step.pause_s)
-        await queue.close()
+        queue.close()
 
     async def main() -> None:
         with trio.move_on_after(cancel_after_s):

@@ -30,7 +30,7 @@ def drain_now(drain: Drain) -> None:
 
 
 async def batches(queue: ExportQueue) -> list[FlowBatch]:
-    await queue.close()
+    queue.close()
     found = []
     while (batch := await queue.get()) is not None:
         found.append(batch)
