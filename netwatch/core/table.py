@@ -7,8 +7,8 @@ Neighbours: `core/record.py` makes the records, `exporters/stdout.py` and `netwa
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from datetime import datetime
 
 import attrs
 
@@ -184,7 +184,7 @@ def _harmless(name: str) -> str:
 
 def _clock_time(time_ms: int) -> str:
     try:
-        return time.strftime("%H:%M:%S", time.localtime(time_ms / 1000))
+        return datetime.fromtimestamp(time_ms / 1000).strftime("%H:%M:%S")
     except (OverflowError, ValueError, OSError):  # another agent's record may say anything
         return "?"
 
