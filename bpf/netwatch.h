@@ -14,6 +14,11 @@
  */
 #define HOOK_EGRESS 0x80000000u
 
+/* The kinds of program, bits that user space puts in the place of the mark: "KIND" in ASCII, which no constant has. */
+#define PROGRAM_EGRESS 1
+#define PROGRAM_IP 2	/* packets begin with the IP header */
+#define PROGRAM_KIND_MARK 0x4b494e44
+
 /* Flags that TCP does not have: pairs that collectors of pbflow expect, beside the eight bits of the header. */
 #define FLAG_SYN_ACK 0x100
 #define FLAG_FIN_ACK 0x200

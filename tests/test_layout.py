@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from netwatch.core import layout
+from netwatch.kernel import compile  # noqa: A004 - the module's name
 from netwatch.kernel.source import source_directory
 
 STRUCTS = {
@@ -23,6 +24,7 @@ STRUCTS = {
 }
 CONSTANTS = ("HOOK_EGRESS", "MAX_OBSERVED", "FLOW_MAPS", "COUNTED_EPOCHS", "HOOK_SLOTS", "FLAG_SYN_ACK")
 CONSTANTS += ("FLAG_FIN_ACK", "FLAG_RST_ACK")
+PROGRAM_BITS = {"PROGRAM_EGRESS": compile._EGRESS, "PROGRAM_IP": compile._IP, "PROGRAM_KIND_MARK": compile._KIND_MARK}
 EPOCHS = (0, 1, 2, 3, 4, 5, 1_000_003)
 
 
@@ -47,7 +49,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, in
         ]
         lines.append('printf("}, ");')
     lines.append('printf("\\"constants\\": {");')
-    lines += [f'printf("\\"{name}\\": %llu, ", (unsigned long long){name});' for name in CONSTANTS]
+    lines += [f'printf("\\"{name}\\": %llu, ", (unsigned long long){name});' for name in (*CONSTANTS, *PROGRAM_BITS)]
     lines += [f'printf("\\"{c.name}\\": %d, ", COUNTER_{c.name});' for c in layout.Counter]
     lines += [
         f'printf("\\"epoch{number}\\": %u, ", EPOCH_CURRENT({word}ull) + 10 * EPOCH_PREVIOUS({word}ull)'
@@ -82,6 +84,8 @@ def test_constants(compiled: dict[str, dict[str, int]]) -> None:
     theirs = compiled["constants"]
     for name in CONSTANTS:
         assert getattr(layout, name) == theirs[name], name
+    for name, value in PROGRAM_BITS.items():
+        assert value == theirs[name], name
     for counter in layout.Counter:
         assert counter == theirs[counter.name], counter
     assert len(layout.Counter) == theirs["COUNTERS"]

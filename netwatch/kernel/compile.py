@@ -10,9 +10,11 @@ would delay the first packet by 0.1 s.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import socket
+import struct
 import sys
 
 import msgpack
@@ -20,7 +22,12 @@ import msgpack
 from netwatch.kernel.source import inline, shim_directory, source_directory
 
 _SCHED_CLS = 3
-PROGRAMS = ("ingress_ethernet", "egress_ethernet", "ingress_ip", "egress_ip")
+_PROGRAM = b"netwatch"  # the function, and the name that bpftool shows
+_INSTRUCTION_BYTES = 8
+_MOVE_IMMEDIATE = 0xB7  # BPF_ALU64 | BPF_MOV | BPF_K: opcode, registers, offset, and the number in the last four bytes
+# PROGRAM_* and PROGRAM_KIND_MARK of bpf/netwatch.h.
+_EGRESS, _IP, _KIND_MARK = 1, 2, 0x4B494E44
+PROGRAMS = {"ingress_ethernet": 0, "egress_ethernet": _EGRESS, "ingress_ip": _IP, "egress_ip": _IP | _EGRESS}
 FLOW_MAP_NAMES = ("flows_0", "flows_1", "flows_2")
 MAPS = (*FLOW_MAP_NAMES, "flow_maps", "epoch", "full", "counters", "hooks", "hook_overflow", "ethertypes", "fragments")
 
@@ -38,9 +45,29 @@ def _compile(defines: dict[str, int]) -> tuple[dict[str, int], object]:
 
     program = bcc.BPF(text=inline(source_directory() / "netwatch.bpf.c"), cflags=_cflags(defines))
     descriptors = {name: program[name].map_fd for name in MAPS}
-    for name in PROGRAMS:
-        descriptors[name] = program.load_func(name, _SCHED_CLS).fd
+    start = bcc.lib.bpf_function_start(program.module, _PROGRAM)
+    size = bcc.lib.bpf_function_size(program.module, _PROGRAM)
+    instructions = (ctypes.c_char * size).from_address(start)
+    kind_at = _kind_offset(bytes(instructions))
+    for name, kind in PROGRAMS.items():
+        struct.pack_into("=i", instructions, kind_at, kind)
+        descriptors[name] = program.load_func(_PROGRAM, _SCHED_CLS).fd
+        # bcc loads a function once and then remembers it.
+        del program.funcs[_PROGRAM]
     return descriptors, program
+
+
+def _kind_offset(instructions: bytes) -> int:
+    """Return where the number is that tells the programs apart: in the one move of the mark."""
+    mark = struct.pack("=i", _KIND_MARK)
+    found = [
+        offset
+        for offset in range(0, len(instructions), _INSTRUCTION_BYTES)
+        if instructions[offset] == _MOVE_IMMEDIATE and instructions[offset + 4 : offset + 8] == mark
+    ]
+    if len(found) != 1:
+        raise ValueError(f"expected one instruction with PROGRAM_KIND_MARK, found {len(found)}")
+    return found[0] + 4
 
 
 def main() -> None:

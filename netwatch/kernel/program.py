@@ -17,13 +17,11 @@ from typing import IO, Any
 import attrs
 import msgpack
 
-from netwatch.errors import DependencyMissing, NetwatchError, PermissionMissing, ProgramRejected
-from netwatch.kernel.capabilities import effective_capabilities, missing_capabilities
+from netwatch.errors import DependencyMissing, ProgramRejected
 from netwatch.kernel.compile import FLOW_MAP_NAMES, MAPS, PROGRAMS
 from netwatch.kernel.syscall import map_update
 
 _COMPILE_TIMEOUT_S = 60.0  # 1 s on an idle core; a minute on a host that swaps
-_NOT_PERMITTED = "Operation not permitted"  # strerror(EPERM), in bcc's words
 _MAX_COMPLAINT_CHARS = 200
 
 
@@ -70,8 +68,7 @@ class Compilation:
     def finish(self) -> LoadedPrograms:
         """Return what the child has loaded; blocks for about a second after its start.
 
-        Raises ProgramRejected where the compiler or the verifier refuses, PermissionMissing where the kernel does,
-        DependencyMissing without bcc.
+        Raises ProgramRejected where the compiler or the verifier refuses, DependencyMissing without bcc.
         """
         with self._log:
             answer, descriptors = self._receive()
@@ -131,18 +128,11 @@ def place_flow_map(loaded: LoadedPrograms, number: int) -> None:
     map_update(loaded.maps["flow_maps"], number.to_bytes(4, sys.byteorder), inner.to_bytes(4, sys.byteorder))
 
 
-def _refusal(log: str) -> NetwatchError:
-    """Say what the child's log comes to."""
-    complaint = _first_complaint(log)
-    missing = missing_capabilities(effective_capabilities())
-    if missing:
-        return PermissionMissing(", ".join(missing), "run as root, or grant it (systemd: AmbientCapabilities=)")
-    if _NOT_PERMITTED in complaint:
-        hint = "it takes capabilities of the host, not of a user namespace, and a seccomp profile that allows bpf(2)"
-        return PermissionMissing("the right to use BPF", f"{complaint}; {hint}")
+def _refusal(log: str) -> ProgramRejected:
+    """Write the child's log down, because it has no name yet, and say what it comes to."""
     with tempfile.NamedTemporaryFile("w", prefix="netwatch-compile-", suffix=".log", delete=False) as file:
         file.write(log)
-    return ProgramRejected("netwatch.bpf.c", complaint, file.name)
+    return ProgramRejected("netwatch.bpf.c", _first_complaint(log), file.name)
 
 
 def _first_complaint(log: str) -> str:
