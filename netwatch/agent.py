@@ -34,7 +34,7 @@ from netwatch.exporters.opening import open_exporter
 from netwatch.kernel.attach import HookPrograms
 from netwatch.kernel.attach_mode import open_attacher
 from netwatch.kernel.counters import KernelCounters
-from netwatch.kernel.flow_map import FlowMaps
+from netwatch.kernel.flow_map import CHUNK_ROWS, ROW_BYTES, FlowMaps
 from netwatch.kernel.netlink import RouteNetlink
 from netwatch.kernel.program import Compilation, LoadedPrograms
 from netwatch.kernel.statistics import KernelStatistics
@@ -104,9 +104,10 @@ class Agent:
         ]
         self._registry = InterfaceRegistry()
         self._watch_counts = WatchCounts()
-        self._drain = Drain(
-            FlowMaps(loaded), KernelCounters(loaded), self._ledger, self._registry, self._queues, wall_offset_ns
-        )
+        # Half of a queue: one batch that is being sent and one that waits are the least that a queue holds.
+        rows = min(CHUNK_ROWS, config.max_queue_bytes // (2 * ROW_BYTES))
+        flow_maps, counters = FlowMaps(loaded, rows), KernelCounters(loaded)
+        self._drain = Drain(flow_maps, counters, self._ledger, self._registry, self._queues, wall_offset_ns)
         self._is_ready = False
         self._grace_ends_at = math.inf
 
@@ -175,14 +176,19 @@ class Agent:
         try:
             yield
         finally:
-            for account in self._ledger.exporters:
-                account.write_off(NOT_DELIVERED)
-            print(self._ledger.as_text(), file=sys.stderr, flush=True)
-            if self._config.ledger:
-                try:
-                    self._config.ledger.write_text(json.dumps(self._ledger.as_json(), indent=2) + "\n")
-                except OSError as error:
-                    log.error("ledger %s cannot be written: %s; it is above", self._config.ledger, error.strerror)
+            # A run that never captured ends with the one line that says why.
+            if self._ledger.drains:
+                self._close_ledger()
+
+    def _close_ledger(self) -> None:
+        for account in self._ledger.exporters:
+            account.write_off(NOT_DELIVERED)
+        print(self._ledger.as_text(), file=sys.stderr, flush=True)
+        if self._config.ledger:
+            try:
+                self._config.ledger.write_text(json.dumps(self._ledger.as_json(), indent=2) + "\n")
+            except OSError as error:
+                log.error("ledger %s cannot be written: %s; it is above", self._config.ledger, error.strerror)
 
     async def _serve_metrics(self, services: trio.Nursery, statistics: KernelStatistics) -> None:
         from netwatch.http import serve_http  # noqa: PLC0415 - 3 MB that few runs need

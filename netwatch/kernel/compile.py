@@ -22,7 +22,7 @@ import msgpack
 from netwatch.kernel.source import inline, shim_directory, source_directory
 
 _SCHED_CLS = 3
-_PROGRAM = b"netwatch"  # the function, and the name that bpftool shows
+PROGRAM = b"netwatch"  # the function, and the name that bpftool shows
 _INSTRUCTION_BYTES = 8
 _MOVE_IMMEDIATE = 0xB7  # BPF_ALU64 | BPF_MOV | BPF_K: opcode, registers, offset, and the number in the last four bytes
 # PROGRAM_* and PROGRAM_KIND_MARK of bpf/netwatch.h.
@@ -45,15 +45,15 @@ def _compile(defines: dict[str, int]) -> tuple[dict[str, int], object]:
 
     program = bcc.BPF(text=inline(source_directory() / "netwatch.bpf.c"), cflags=_cflags(defines))
     descriptors = {name: program[name].map_fd for name in MAPS}
-    start = bcc.lib.bpf_function_start(program.module, _PROGRAM)
-    size = bcc.lib.bpf_function_size(program.module, _PROGRAM)
+    start = bcc.lib.bpf_function_start(program.module, PROGRAM)
+    size = bcc.lib.bpf_function_size(program.module, PROGRAM)
     instructions = (ctypes.c_char * size).from_address(start)
     kind_at = _kind_offset(bytes(instructions))
     for name, kind in PROGRAMS.items():
         struct.pack_into("=i", instructions, kind_at, kind)
-        descriptors[name] = program.load_func(_PROGRAM, _SCHED_CLS).fd
+        descriptors[name] = program.load_func(PROGRAM, _SCHED_CLS).fd
         # bcc loads a function once and then remembers it.
-        del program.funcs[_PROGRAM]
+        del program.funcs[PROGRAM]
     return descriptors, program
 
 

@@ -13,15 +13,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from netwatch.kernel.compile import PROGRAMS
+from netwatch.kernel.compile import PROGRAM
 from netwatch.kernel.syscall import Attr, Command, address, bpf
 from tests.kernel.hosts import session_suffix
 
 # Stands in the environment of every process that the tests start. (NETWATCH_… would be read as a setting.)
 MARK = "TEST_RUN_OF_NETWATCH"
-_NAME_LENGTH = 15  # BPF_OBJ_NAME_LEN less its final zero
 _PROGRAM_ID = re.compile(r"^prog_id:\s*(\d+)$", re.MULTILINE)
-_OUR_NAMES = frozenset(name[:_NAME_LENGTH] for name in PROGRAMS)
 
 
 def mark() -> str:
@@ -48,7 +46,7 @@ def programs() -> dict[int, str]:
             return found
         identifier = attr.u32(4)
         name = _name(identifier)
-        if name in _OUR_NAMES:
+        if name == PROGRAM.decode():
             found[identifier] = name
 
 
