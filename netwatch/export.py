@@ -43,13 +43,18 @@ class ExportQueue:
     # Whether the last attempt to send succeeded: only then is it worth waiting for room.
     is_moving: bool = attrs.field(default=True, init=False)
     _batches: deque[FlowBatch] = attrs.field(factory=deque, init=False)
+    # What `get` gave out and `done` has not taken back: so many bytes, and so much that is not delivered yet.
+    _under_way_bytes: int = attrs.field(default=0, init=False)
+    _under_way: FlowAmount = attrs.field(factory=FlowAmount, init=False)
+    # The pause before its next attempt. Only then is it certain that nothing of it is being delivered.
+    _pause: trio.CancelScope | None = attrs.field(default=None, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
     _abandoned_for: Loss | None = attrs.field(default=None, init=False)
     # Who waits for any change. What stands between two awaits is atomic in Trio, so no lock is needed.
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     async def put(self, batch: FlowBatch, patience_until: float) -> None:
-        """Take a batch; past `max_bytes` the oldest ones that wait are lost for it.
+        """Take a batch; past `max_bytes` the oldest ones are lost for it.
 
         Waits for room while the exporter delivers, at the latest until `patience_until` (trio time). Cancelled, it
         has taken nothing. Not a checkpoint while there is room.
@@ -61,7 +66,7 @@ class ExportQueue:
         if self._abandoned_for:
             self.account.lose(self._abandoned_for, _amount(batch))
             return
-        while self._batches and not self._has_room(batch):
+        while not self._has_room(batch) and (self._pause or self._batches):
             self._lose_oldest()
         self._batches.append(batch)
         self.size_bytes += batch.size_bytes
@@ -71,19 +76,46 @@ class ExportQueue:
         return self.size_bytes + batch.size_bytes <= self.max_bytes
 
     def _lose_oldest(self) -> None:
-        oldest = self._batches.popleft()
-        self.size_bytes -= oldest.size_bytes
-        self.account.lose(QUEUE_FULL, _amount(oldest))
+        """Lose the batch under way while it waits for its next attempt, else the oldest behind it.
+
+        So a message that a collector refuses for good does not stand before all others for ever.
+        """
+        if self._pause:
+            self.account.lose(QUEUE_FULL, self._under_way)
+            self._pause.cancel()
+            self._pause = None
+            self.done()
+        else:
+            oldest = self._batches.popleft()
+            self.size_bytes -= oldest.size_bytes
+            self.account.lose(QUEUE_FULL, _amount(oldest))
 
     async def get(self) -> FlowBatch | None:
         """Return the oldest batch, which goes on counting as queued until `done`; None once closed and empty."""
         while not self._batches and not self._is_closed:
             await self._waiting.park()
-        return self._batches.popleft() if self._batches else None
+        if not self._batches:
+            return None
+        batch = self._batches.popleft()
+        self._under_way_bytes, self._under_way = batch.size_bytes, _amount(batch)
+        return batch
 
-    def done(self, size_bytes: int) -> None:
-        """Give back the room of a batch that `get` returned."""
-        self.size_bytes -= size_bytes
+    def delivered(self, message: Message) -> None:
+        """Count a message of the batch under way as exported."""
+        self.account.exported += _amount(message)
+        self._under_way -= _amount(message)
+
+    async def pause(self, delay_s: float) -> bool:
+        """Wait before the next attempt. Returns False where the batch under way was lost meanwhile, for room."""
+        with trio.CancelScope() as self._pause:
+            await trio.sleep(delay_s)
+        is_kept, self._pause = self._pause is not None, None
+        return is_kept
+
+    def done(self) -> None:
+        """Give back the room of the batch under way."""
+        self.size_bytes -= self._under_way_bytes
+        self._under_way_bytes, self._under_way = 0, FlowAmount()
         self._waiting.unpark_all()
 
     def moving(self, is_moving: bool) -> None:
@@ -112,16 +144,18 @@ async def export_flows(queue: ExportQueue, exporter: Exporter, backoff: Backoff)
     under way counts as not delivered.
     """
     while (batch := await queue.get()) is not None:
-        size_bytes = batch.size_bytes
         messages: Sequence[Message] = exporter.encode(batch)
         # The columns are not needed any more, and 50 queued batches of them are most of the daemon's memory.
         del batch
         for message in messages:
-            await _deliver(queue, exporter, backoff, message)
-        queue.done(size_bytes)
+            if not await _deliver(queue, exporter, backoff, message):
+                break
+        else:
+            queue.done()
 
 
-async def _deliver(queue: ExportQueue, exporter: Exporter, backoff: Backoff, message: Message) -> None:
+async def _deliver(queue: ExportQueue, exporter: Exporter, backoff: Backoff, message: Message) -> bool:
+    """Return whether the message was delivered; it was not where its batch was lost while it waited."""
     while True:
         try:
             await exporter.send(message)
@@ -135,12 +169,13 @@ async def _deliver(queue: ExportQueue, exporter: Exporter, backoff: Backoff, mes
             )
             queue.errors += 1
             queue.moving(False)
-            await trio.sleep(delay_s)
+            if not await queue.pause(delay_s):
+                return False
         else:
             # At once, before anything that could be cancelled: delivered is delivered.
-            queue.account.exported += _amount(message)
+            queue.delivered(message)
             if not queue.is_moving:
                 log.warning("%s: delivering again", exporter.url)
             backoff.succeeded()
             queue.moving(True)
-            return
+            return True

@@ -130,6 +130,27 @@ def test_patience_runs_out() -> None:
     assert collector.flows == 20
 
 
+def test_message_that_is_refused_for_good() -> None:
+    """It stands before the others until room is needed; then it is the oldest, is lost, and they are delivered."""
+    collector = FakeCollector(failing=range(8))
+    queue = new_queue(max_flows=30)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(export_flows, queue, collector, backoff())
+            for _ in range(3):
+                await queue.put(batch_of(10), 0)
+            await trio.sleep(5)
+            collector.failing = ()
+            await queue.put(batch_of(9), 0)
+            queue.close()
+
+    on_virtual_clock(main)
+    assert queue.account.lost == {QUEUE_FULL: FlowAmount(10, 10, 1_000)}
+    assert [message.flows for message in collector.delivered] == [10, 10, 9]
+    assert queue.size_bytes == 0
+
+
 def test_output_closed() -> None:
     """Where the reader has gone for good, all that was and all that comes is lost, with the reason."""
     collector = FakeCollector(failing=[0], error=OutputClosed("stdout", "closed"))
