@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # 8,192 rows x 136 B = 1.1 MB of buffers, and 4 ms in the kernel; rows in batches of 1,000 take twice as long each.
 CHUNK_ROWS = 8_192
+ROW_BYTES = FLOW_KEY.itemsize + FLOW_VALUE.itemsize
 _COUNT_OFFSET = 32  # of `count` in the batch member of union bpf_attr
 
 

@@ -1,0 +1,76 @@
+"""The BPF objects that a process holds, and whether they outlive it.
+
+Law: objects are known by the kernel's identifiers, which it never gives out twice in a test's time; so nobody else's
+program, map or link is ever taken for one of these.
+Neighbours: `leftovers.py` looks for what a whole run left; tests of SIGKILL look for what one process left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Sized
+from pathlib import Path
+
+import attrs
+
+from netwatch.kernel.syscall import bpf
+from tests.kernel.waiting import look_until
+
+# BPF_PROG_GET_FD_BY_ID, BPF_MAP_GET_FD_BY_ID, BPF_LINK_GET_FD_BY_ID in `enum bpf_cmd`.
+_GET_FD_BY_ID = {"prog": 13, "map": 14, "link": 30}
+# A link names its program too, a map in a map its template; each is an object that must go.
+_IDENTIFIER = re.compile(r"^(prog|map|link)_id:\s*(\d+)$", re.MULTILINE)
+
+
+@attrs.frozen
+class KernelObject:
+    """A program, a map or a link, by its identifier."""
+
+    kind: str
+    identifier: int
+
+    def exists(self) -> bool:
+        """Ask the kernel."""
+        try:
+            os.close(bpf(_GET_FD_BY_ID[self.kind], "=I", self.identifier))  # type: ignore[arg-type]
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def objects_of(pid: int) -> frozenset[KernelObject]:
+    """Return what a process holds by its descriptors; nothing where it has ended."""
+    found: set[KernelObject] = set()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for descriptor in Path(f"/proc/{pid}/fdinfo").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                matches = _IDENTIFIER.findall(descriptor.read_text())
+                found.update(KernelObject(kind, int(identifier)) for kind, identifier in matches)
+    return frozenset(found)
+
+
+def objects_left(objects: Iterable[KernelObject], timeout_s: float = 5) -> list[KernelObject]:
+    """Return those that exist. Waits for them to go until the timeout: the kernel frees after a grace period."""
+    return look_until(lambda: [one for one in objects if one.exists()], is_empty, timeout_s)
+
+
+def processes_with(variable: str) -> list[int]:
+    """Return the processes that have `NAME=VALUE` in their environment, children included: they inherit it."""
+    found: list[int] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            if variable.encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+    return found
+
+
+def processes_left(variable: str, timeout_s: float = 15) -> list[int]:
+    """Return those that are still there; waits for them to end until the timeout."""
+    return look_until(lambda: processes_with(variable), is_empty, timeout_s)
+
+
+def is_empty(found: Sized) -> bool:
+    """Say whether nothing is left."""
+    return not found

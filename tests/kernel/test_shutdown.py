@@ -1,0 +1,220 @@
+"""How the daemon ends: what it has seen leaves before it does, and nothing of it stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from bench.generator import Generator, Traffic, generate
+from tests.kernel.agent_process import ATTACHED, AgentProcess
+from tests.kernel.bare_programs import TCX_EGRESS, TCX_INGRESS, tcx_programs
+from tests.kernel.command import started
+from tests.kernel.hosts import Interface, Pair
+from tests.kernel.kernel_objects import KernelObject, objects_left, objects_of, processes_left, processes_with
+from tests.kernel.ledger_file import account_of, read_ledger
+from tests.kernel.leftovers import programs, programs_left
+from tests.kernel.test_conservation import assert_balanced
+
+NOWHERE = "grpc://127.0.0.1:1"  # no collector has ever listened there
+SETTLED_S = 3.0  # over the grace period: the last drain, the ledger, the interpreter's end
+
+
+@pytest.fixture
+def traffic(pair: Pair) -> Traffic:
+    """Flows that come in at `right0`, where nobody answers: the frames are for another host."""
+    return Traffic(
+        interface=pair.left.name,
+        source="10.0.0.1",
+        destination="10.0.0.2",
+        flows=1009,
+        packets_per_flow=3,
+    )
+
+
+def hooks(interface: Interface) -> list[int]:
+    """Return the programs on both hooks of an interface."""
+    return tcx_programs(interface, TCX_INGRESS) + tcx_programs(interface, TCX_EGRESS)
+
+
+def test_flows_in_the_map(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess]) -> None:
+    """After SIGTERM all that was never drained is exported, and the hooks are free."""
+    daemon = agent(pair.right.namespace, "-i", "right0", "--active-timeout", "1h")
+    sent = generate(traffic, pair.left.namespace.prefix)
+    result = daemon.stop()
+    assert_balanced(result)
+    assert (len(result.flows), result.sum("Packets"), result.sum("Bytes")) == (1009, sent.packets, sent.bytes)
+    assert {flow["Packets"] for flow in result.flows} == {3}
+    assert hooks(pair.right) == []
+
+
+def test_ctrl_c_in_the_middle_of_traffic(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess]) -> None:
+    """Packets that come while it stops are either after the last hook or in the ledger: it balances."""
+    daemon = agent(pair.right.namespace, "-i", "right0", "--active-timeout", "0.1")
+    with Generator(evolve(traffic, flows=50_021, duration_s=60), pair.left.namespace.prefix) as generator:
+        daemon.wait_for_flows(lambda flows: len(flows) > 100)
+        result = daemon.stop(signal.SIGINT)
+        generator.stop()
+    assert_balanced(result)
+    assert hooks(pair.right) == []
+
+
+def test_duration(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess]) -> None:
+    """It ends by itself as after SIGTERM, with everything exported."""
+    slow = evolve(traffic, flows=50_021, flows_per_second=1000, duration_s=60)
+    with Generator(slow, pair.left.namespace.prefix) as generator:
+        daemon = agent(pair.right.namespace, "-i", "right0", "--active-timeout", "1h", "--duration", "0.5")
+        result = daemon.wait()
+        generator.stop()
+    assert_balanced(result)
+    assert result.sum("Packets") > 0
+    assert hooks(pair.right) == []
+
+
+def test_second_signal(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess]) -> None:
+    """Whoever does not want to wait for a collector that is down signals once more; no hook stays."""
+    nobody = ("-x", NOWHERE, "--grace", "1h", "--active-timeout", "1h")
+    daemon = agent(pair.right.namespace, "-i", "right0", *nobody)
+    generate(traffic, pair.left.namespace.prefix)
+    held = objects_of(daemon.pid)
+    daemon.send_signal(signal.SIGTERM)
+    daemon.wait_for_log("trying again")  # the hooks are gone, and it waits for the collector
+    before_s = time.monotonic()
+    result = daemon.stop(signal.SIGTERM)
+    assert time.monotonic() - before_s < SETTLED_S
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert result.log[-1] == "netwatch: warning: second signal: ending at once, what is queued is lost"
+    assert objects_left(held) == []
+    assert hooks(pair.right) == []
+
+
+def test_kill_while_it_captures(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess]) -> None:
+    """SIGKILL leaves no link, program or map, while packets come and flows are in the map."""
+    daemon = agent(pair.right.namespace, "-i", "right0", "--active-timeout", "0.1")
+    with Generator(evolve(traffic, flows=50_021, duration_s=60), pair.left.namespace.prefix) as generator:
+        daemon.wait_for_flows(lambda flows: len(flows) > 100)
+        held = objects_of(daemon.pid)
+        assert {one.kind for one in held} == {"prog", "map", "link"}
+        assert len(hooks(pair.right)) == 2
+        daemon.send_signal(signal.SIGKILL)
+        assert daemon.process.wait(timeout=10) == -signal.SIGKILL
+        generator.stop()
+    assert objects_left(held) == []
+    assert hooks(pair.right) == []
+
+
+def is_compiling(daemon: int, processes: Sequence[int]) -> bool:
+    """Say whether the child is there."""
+    return any(pid != daemon for pid in processes)
+
+
+def has_loaded_in_child(daemon: int, processes: Sequence[int]) -> bool:
+    """Say whether the child holds programs, which the daemon gets from it."""
+    return any(pid != daemon and any(one.kind == "prog" for one in objects_of(pid)) for pid in processes)
+
+
+def has_loaded(daemon: int, processes: Sequence[int]) -> bool:
+    """Say whether the daemon holds the programs."""
+    del processes
+    return any(one.kind == "prog" for one in objects_of(daemon))
+
+
+@pytest.mark.parametrize("moment", [is_compiling, has_loaded_in_child, has_loaded])
+def test_kill_while_it_starts(moment: Callable[[int, Sequence[int]], bool], pair: Pair, tmp_path: Path) -> None:
+    """SIGKILL before it captures leaves nothing either: no object, no file, and the child that compiles ends."""
+    token = f"TEST_OF_NETWATCH={os.getpid()}-{moment.__name__}"
+    variables = {"TMPDIR": str(tmp_path), **dict([token.split("=")])}
+    before, seen = programs(), set[KernelObject]()
+    with started(pair.right.namespace, "run", "-i", "right0", variables=variables) as daemon:
+        deadline = time.monotonic() + 30
+        while not moment(daemon.pid, family := processes_with(token)):
+            seen.update(*map(objects_of, family))
+            assert daemon.poll() is None
+            assert time.monotonic() < deadline
+        seen.update(*map(objects_of, family))
+        daemon.kill()
+        _, stderr = daemon.communicate()
+    assert (daemon.returncode, ATTACHED in stderr) == (-signal.SIGKILL, False)
+    assert processes_left(token) == []
+    assert objects_left(seen) == []
+    assert hooks(pair.right) == []
+    assert programs_left(before) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stop_while_it_starts(pair: Pair, tmp_path: Path) -> None:
+    """SIGTERM while the programs compile ends it in order: exit code 0, a ledger, nothing left."""
+    token = f"TEST_OF_NETWATCH={os.getpid()}-stop"
+    variables = {"TMPDIR": str(tmp_path), **dict([token.split("=")])}
+    path = tmp_path / "ledger.json"
+    with started(pair.right.namespace, "run", "-i", "right0", "--ledger", str(path), variables=variables) as daemon:
+        deadline = time.monotonic() + 30
+        while not has_loaded_in_child(daemon.pid, processes_with(token)):
+            assert time.monotonic() < deadline
+        daemon.terminate()
+        _, stderr = daemon.communicate(timeout=30)
+    assert daemon.returncode == 0, stderr
+    assert read_ledger(path)["audits"]["mismatches"] == 0
+    assert processes_left(token) == []
+    assert hooks(pair.right) == []
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_reader_that_goes(pair: Pair, traffic: Traffic, tmp_path: Path) -> None:
+    """Behind `| head -1` the daemon ends with its reader, in order; what nobody read is in the ledger as lost."""
+    path = tmp_path / "ledger.json"
+    settings = ("-i", "right0", "--format", "json", "--active-timeout", "0.1", "--ledger", str(path))
+    prefix = pair.left.namespace.prefix
+    with started(pair.right.namespace, "run", *settings) as daemon:
+        assert daemon.stdout is not None
+        assert daemon.stderr is not None
+        while ATTACHED not in daemon.stderr.readline():
+            assert daemon.poll() is None
+        with Generator(evolve(traffic, flows=50_021, flows_per_second=5000, duration_s=60), prefix) as generator:
+            assert '"SrcAddr":"10.0.0.1"' in daemon.stdout.readline()
+            daemon.stdout.close()
+            stderr = daemon.stderr.read()
+            generator.stop()
+        assert daemon.wait(timeout=20) == 0, stderr
+    ledger = read_ledger(path)
+    exported, lost, balances = account_of(ledger, "stdout")
+    assert balances
+    assert exported["flows"] > 0
+    assert set(lost) == {("export", "output closed")}
+    assert exported["packets"] + lost["export", "output closed"]["packets"] == ledger["seen"]["packets"]
+    assert "Traceback" not in stderr
+    assert hooks(pair.right) == []
+
+
+def test_reader_that_never_reads(pair: Pair, traffic: Traffic, tmp_path: Path) -> None:
+    """A pager that somebody left open holds up neither the capture nor the end: what it did not take is lost."""
+    path, grace_s = tmp_path / "ledger.json", 1.0
+    limits = ("--active-timeout", "0.1", "--grace", str(grace_s))
+    read_end, write_end = os.pipe()
+    settings = ("-i", "right0", "--format", "json", *limits, "--ledger", str(path))
+    with started(pair.right.namespace, "run", *settings, stdout=write_end) as daemon, os.fdopen(read_end) as unread:
+        os.close(write_end)
+        assert daemon.stderr is not None
+        while ATTACHED not in daemon.stderr.readline():
+            assert daemon.poll() is None
+        sent = generate(evolve(traffic, flows=2003), pair.left.namespace.prefix)  # ten times what a pipe holds
+        before_s = time.monotonic()
+        daemon.terminate()
+        _, stderr = daemon.communicate(timeout=20)
+        assert time.monotonic() - before_s < grace_s + SETTLED_S
+        *whole, rest = unread.read().split("\n")
+    assert daemon.returncode == 0, stderr
+    ledger = read_ledger(path)
+    exported, lost, balances = account_of(ledger, "stdout")
+    assert balances
+    assert set(lost) == {("shutdown", "not delivered within the grace period")}
+    assert ledger["seen"]["packets"] == sent.packets
+    assert exported["flows"] + lost["shutdown", "not delivered within the grace period"]["flows"] == 2003
+    # A message of 128 lines that was cut off counts as not delivered, whatever of it is in the pipe.
+    assert exported["flows"] <= len(whole) < exported["flows"] + 128
+    assert not rest or not rest.endswith("}")
