@@ -8,6 +8,7 @@ Neighbours: `poll.py` adds closed epochs, `export.py` adds what left or was lost
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -54,8 +55,8 @@ class Loss:
     reason: str
 
 
-def total(amounts: Mapping[object, Amount]) -> Amount:
-    """Return the sum of the amounts."""
+def total(amounts: Mapping[Any, Amount]) -> Amount:
+    """Return the sum of the amounts, by whatever they are told apart."""
     return sum(amounts.values(), Amount())
 
 

@@ -128,9 +128,7 @@ def _hook_labels(hook: int, names: InterfaceNames) -> _Labels:
     return names.by_ifindex.get(ifindex_of(hook), _GONE), direction_of(hook).name.lower()
 
 
-def _losses(
-    losses: Mapping[Loss, FlowAmount], known: Sequence[Loss], *owner: str
-) -> list[tuple[_Labels, FlowAmount]]:
+def _losses(losses: Mapping[Loss, FlowAmount], known: Sequence[Loss], *owner: str) -> list[tuple[_Labels, FlowAmount]]:
     # A series that begins with the first loss hides it from increase(): so each is there from the start.
     amounts = dict.fromkeys(known, FlowAmount()) | dict(losses)
     return [((*owner, loss.stage, loss.reason), amount) for loss, amount in amounts.items()]

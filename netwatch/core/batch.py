@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def _read_only(names: Mapping[int, str]) -> Mapping[int, str]:
+    return MappingProxyType(dict(names))
+
+
 @attrs.frozen
 class InterfaceNames:
     """The names of interfaces at the time of a drain, those that have just gone included."""
 
-    by_ifindex: Mapping[int, str] = attrs.field(converter=lambda names: MappingProxyType(dict(names)))
+    by_ifindex: Mapping[int, str] = attrs.field(converter=_read_only)
 
     def name(self, ifindex: int) -> str:
         """Return the name of an interface; its number in words where no name is known."""

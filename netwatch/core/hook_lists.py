@@ -35,7 +35,8 @@ class HookLists:
 def hook_lists_of(values: Survey) -> HookLists:
     """Group rows of dtype FLOW_VALUE by their hooks."""
     words = values.words("home", "<u8") + values.words("observed", "<u8")
-    columns = [column for column, any_bits in words if not is_uniform(column, any_bits)]
+    # Most columns hold one number on most hosts; the rest is read several times, so it should not lie 96 bytes apart.
+    columns = [np.ascontiguousarray(column) for column, any_bits in words if not is_uniform(column, any_bits)]
     if not columns:
         return HookLists(tuple(_hooks(values.rows[:1])), np.zeros(len(values.rows), np.intp))
     hashes = np.zeros(len(values.rows), np.uint64)
@@ -49,7 +50,7 @@ def hook_lists_of(values: Survey) -> HookLists:
         is_first[1:] |= ordered[1:] != ordered[:-1]
     of_row = np.empty(len(order), np.intp)
     of_row[order] = is_first.cumsum() - 1
-    return HookLists(tuple(_hooks(values.rows[order[is_first]])), of_row)
+    return HookLists(tuple(_hooks(values.rows.take(order[is_first]))), of_row)
 
 
 def _hooks(values: NDArray[np.void]) -> list[tuple[int, ...]]:

@@ -87,15 +87,15 @@ def chunk_of(keys: NDArray[np.void], values: NDArray[np.void], tail: Callable[[t
         lengths.append(len(content))
         places.append(len(same_length))
         same_length.append(content)
-    sort_keys = np.array(lengths)[hook_lists.of_row] * 2 + ipv4
+    sort_keys = np.array(lengths).take(hook_lists.of_row) * 2 + ipv4
     order = sort_keys.argsort()
-    sort_keys = sort_keys[order]
+    sort_keys = sort_keys.take(order)
     starts = [0, *(np.flatnonzero(sort_keys[1:] != sort_keys[:-1]) + 1).tolist()]
     kinds = [
         Kind(range(start, stop), bool(sort_keys[start] % 2), tails[int(sort_keys[start]) // 2])
         for start, stop in zip(starts, [*starts[1:], len(keys)], strict=True)
     ]
-    return Chunk(*surveys, order, kinds, np.array(places, np.intp)[hook_lists.of_row[order]])
+    return Chunk(*surveys, order, kinds, np.array(places, np.intp).take(hook_lists.of_row.take(order)))
 
 
 def encode_records(

@@ -1,4 +1,4 @@
-"""Conservation on the real kernel: what a generator sent is what the daemon says, packet for packet and byte for byte."""
+"""Conservation on the real kernel: what was sent is what the daemon says, packet for packet and byte for byte."""
 
 from __future__ import annotations
 

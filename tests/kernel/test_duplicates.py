@@ -36,7 +36,7 @@ class Path:
 
 @pytest.fixture
 def path(namespaces: Callable[[], Namespace]) -> Path:
-    """The path of four hooks."""
+    """Make the path of four hooks."""
     return Path(namespaces(), namespaces(), namespaces())
 
 
