@@ -65,6 +65,16 @@ def assert_one_line(finished: Finished, exit_code: int, *said: str) -> str:
     return line
 
 
+def as_nobody(*capabilities: str) -> tuple[str, ...]:
+    """Return the command that runs another as a user with these capabilities.
+
+    And with the one to read what others may not: the interpreter may lie in a directory of root's.
+    """
+    names = ",".join(f"+{name}" for name in (*capabilities, "dac_read_search"))
+    user = ("--reuid", "65534", "--regid", "65534", "--clear-groups")
+    return ("setpriv", *user, f"--inh-caps={names}", f"--ambient-caps={names}")
+
+
 def test_interface_that_is_not_there(host: Namespace) -> None:
     """The name is told, and what there is; nothing stays loaded."""
     before = programs()
@@ -74,8 +84,7 @@ def test_interface_that_is_not_there(host: Namespace) -> None:
 
 def test_ordinary_user(host: Namespace) -> None:
     """Not root: what is missing, and what to do."""
-    nobody = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-    finished = netwatch(host, "run", "-i", "lo", **nobody)
+    finished = netwatch(host, "run", "-i", "lo", prefix=as_nobody())
     assert_one_line(finished, 3, "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_BPF", "run as root, or grant it")
 
 
@@ -87,9 +96,7 @@ def test_root_without_a_capability(host: Namespace) -> None:
 
 def test_three_capabilities_are_enough(host: Namespace) -> None:
     """Nobody has to be root: the remedy that the other tests read is one."""
-    capabilities = "+bpf,+perfmon,+net_admin"
-    user = ("--reuid", "65534", "--regid", "65534", "--clear-groups")
-    prefix = ("setpriv", *user, f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}")
+    prefix = as_nobody("bpf", "perfmon", "net_admin")
     finished = netwatch(host, "run", "-i", "lo", "--duration", "0.1", prefix=prefix)
     assert finished.exit_code == 0, finished
     assert finished.stderr[-1].endswith(" 0 mismatches")
