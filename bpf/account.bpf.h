@@ -100,11 +100,11 @@ static __always_inline int fill_row(struct flow_value *row, const struct packet 
 static __always_inline void add_to_row(struct flow_value *row, const struct packet *packet, const struct passage *passage,
 				       u64 now)
 {
+	/* Plain stores: two processors may swap two times a few ns apart; user space keeps first before last. */
+	if (!row->packets)
+		row->first_ns = now;
 	__sync_fetch_and_add(&row->packets, passage->packets);
 	__sync_fetch_and_add(&row->bytes, passage->bytes);
-	/* Plain stores: two processors may swap two times a few ns apart; user space keeps first before last. */
-	if (!row->first_ns)
-		row->first_ns = now;
 	if (now > row->last_ns)
 		row->last_ns = now;
 	if (packet->flags & ~row->flags)

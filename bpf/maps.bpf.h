@@ -11,7 +11,8 @@
  * and written at once across that border. Programs on several CPUs share an entry: sums by atomic addition, the home
  * and the observed hooks by compare-and-swap. Preallocated, because inserting then costs a third of what the
  * allocator takes, and never fails for want of memory in a softirq.
- * Size: MAX_FLOWS x (136 B entry + 48 B head) x 3 + 16 B a bucket x 3; 79 MB of kernel memory at the default 131,072.
+ * Size: MAX_FLOWS x (144 B entry + 48 B head) x 3 + 16 B a bucket x 3; 82 MB of kernel memory at the default 131,072. User space
+ * replaces a map that was well filled by a new one rather than deleting its rows, so for a moment there may be a fourth.
  * Full: the packet is lost (COUNTER_LOST_MAP_FULL); known flows go on.
  */
 BPF_TABLE("hash", struct flow_key, struct flow_value, flows_0, MAX_FLOWS);

@@ -35,20 +35,20 @@ FLOW_KEY = np.dtype(
 
 FLOW_VALUE = np.dtype(
     [
-        ("first_ns", "<u8"),
-        ("last_ns", "<u8"),
         ("packets", "<u8"),
         ("bytes", "<u8"),
+        ("last_ns", "<u8"),
         ("home", "<u8"),
+        ("flags", "<u8"),
+        ("first_ns", "<u8"),
         # Three words of two hooks in C; on a little-endian machine that is six hooks in order.
         ("observed", "<u4", (MAX_OBSERVED,)),
-        ("flags", "<u8"),
         ("sampling", "<u4"),
         ("eth_type", "<u2"),
         ("src_mac", "u1", (6,)),
         ("dst_mac", "u1", (6,)),
         ("dscp", "u1"),
-        ("pad", "u1", (5,)),
+        ("pad", "u1", (13,)),
     ]
 )
 

@@ -16,6 +16,8 @@ import struct
 import attrs
 
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}
+_HASH = 1  # BPF_MAP_TYPE_HASH
+_MAP_INFO_BYTES = 80
 _ATTR_SIZE = 144  # the longest union member we fill, rounded up; the kernel wants the rest zero
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -50,7 +52,7 @@ class Attr:
         self._buffer = bytearray(_ATTR_SIZE)
         self._c_buffer = (ctypes.c_char * _ATTR_SIZE).from_buffer(self._buffer)
 
-    def pack(self, layout: str, *values: int) -> Attr:
+    def pack(self, layout: str, *values: int | bytes) -> Attr:
         """Write fields from the start of the union."""
         struct.pack_into(layout, self._buffer, 0, *values)
         return self
@@ -79,6 +81,21 @@ def bpf(command: Command, layout: str, *values: int) -> int:
 def address(buffer: bytearray | memoryview) -> int:
     """Return where a writable buffer lies; the caller keeps it alive."""
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+def create_hash(name: str, key_bytes: int, value_bytes: int, entries: int) -> int:
+    """Make a preallocated hash map and return its descriptor."""
+    attr = Attr().pack("=IIIIIII16s", _HASH, key_bytes, value_bytes, entries, 0, 0, 0, name.encode()[:15])
+    return attr.call(Command.MAP_CREATE)
+
+
+def max_entries(map_fd: int) -> int:
+    """Return for how many entries a map was made."""
+    info = bytearray(_MAP_INFO_BYTES)
+    bpf(Command.OBJ_GET_INFO_BY_FD, "=IIQ", map_fd, len(info), address(info))
+    # struct bpf_map_info: type, id, key_size, value_size, max_entries.
+    entries: int = struct.unpack_from("=I", info, 16)[0]
+    return entries
 
 
 def map_update(map_fd: int, key: bytes, value: bytes, flags: int = 0) -> None:

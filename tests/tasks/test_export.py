@@ -21,7 +21,7 @@ from netwatch.ledger import ExporterLedger, FlowAmount
 from tests.tasks.fake_collector import FakeCollector
 from tests.tasks.fake_kernel import flow_rows
 
-FLOW_BYTES = 136
+FLOW_BYTES = 144
 
 
 def batch_of(flows: int) -> FlowBatch:
