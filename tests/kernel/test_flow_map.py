@@ -19,7 +19,7 @@ MAX_FLOWS = 600
 
 @pytest.fixture(scope="module")
 def loaded() -> Iterator[LoadedPrograms]:
-    """The programs, with small maps."""
+    """Load the programs, with small maps."""
     loaded = load_programs(ProgramSettings(MAX_FLOWS, 16))
     yield loaded
     loaded.close()
