@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # 8,192 rows x 144 B = 1.2 MB of buffers, and 4 ms in the kernel; rows in batches of 1,000 take twice as long each.
 CHUNK_ROWS = 8_192
 # Deleting a row takes 500 ns, making a map 75 ns for each that it has room for. And a map in which rows were deleted in
-# the order of their hashes hands out their memory in that order, all over the place: a new flow then takes 250 ns longer.
+# the order of their hashes hands out their memory in that order, all over the place: a new flow takes 250 ns longer.
 _ROWS_WORTH_A_MAP = 6
 ROW_BYTES = FLOW_KEY.itemsize + FLOW_VALUE.itemsize
 _COUNT_OFFSET = 32  # of `count` in the batch member of union bpf_attr
