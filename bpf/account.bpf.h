@@ -12,6 +12,7 @@
 #define ACCOUNT_BPF_H
 
 #include "count.bpf.h"
+#include "filter.bpf.h"
 #include "packet.bpf.h"
 
 /* A flow whose home has been silent for so long has moved: a second, because queues hold packets for less. */
@@ -116,15 +117,20 @@ static __always_inline int open_row(void *flows, struct packet *packet, const st
 {
 	int previous = EPOCH_PREVIOUS(passage->epoch_word), zero = 0;
 	struct fullness *fullness = full.lookup(&zero);
-	void *flows_before = flow_maps.lookup(&previous);
 	struct flow_value row = {}, *before = NULL;
+	u64 hash = hash_key(&packet->key);
+	void *flows_before;
 	long error = -E2BIG;
 	int counts;
 
 	if (!fullness)
 		return COUNTER_LOST_INSERT_FAILED;
-	if (flows_before)
-		before = bpf_map_lookup_elem(flows_before, &packet->key);
+	note(EPOCH_CURRENT(passage->epoch_word), hash);
+	if (may_hold(previous, hash)) {
+		flows_before = flow_maps.lookup(&previous);
+		if (flows_before)
+			before = bpf_map_lookup_elem(flows_before, &packet->key);
+	}
 	counts = fill_row(&row, packet, passage, before, now);
 	if (fullness->epoch_word != passage->epoch_word || now - fullness->since_ns > FULL_FOR_NS) {
 		error = bpf_map_update_elem(flows, &packet->key, &row, BPF_NOEXIST);

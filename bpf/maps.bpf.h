@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* Every map. MAX_FLOWS and MAX_FRAGMENTS come from the configuration, as -D. */
+/* Every map. MAX_FLOWS, FILTER_WORDS and MAX_FRAGMENTS come from the configuration, as -D. */
 #ifndef MAPS_BPF_H
 #define MAPS_BPF_H
 
@@ -25,6 +25,14 @@ BPF_TABLE("hash", struct flow_key, struct flow_value, flows_2, MAX_FLOWS);
  * period after each change of a map in a map).
  */
 BPF_ARRAY_OF_MAPS(flow_maps, "flows_0", FLOW_MAPS);
+
+/*
+ * flow_filter: a Bloom filter of each flow map's keys, two bits of one word for a key. A new flow looks into the previous map only
+ * where the filter says that it may be there: that look walks a chain of strangers, 600 ns of cache misses when the map is large, and most
+ * new flows are nowhere. Programs set bits, before they insert the row; user space clears the filter of the idle map, through a mapping.
+ * FILTER_WORDS (-D) is a power of 2 with 8 bits for each flow that the map takes: 3 x 128 kB at the default; 5 % of the looks are in vain.
+ */
+BPF_F_TABLE("array", int, u64, flow_filter, FLOW_MAPS * FILTER_WORDS, BPF_F_MMAPABLE);
 
 /* epoch: one word (EPOCH_* in netwatch.h). Written by user space at a drain, read once by each run of a program. */
 BPF_ARRAY(epoch, u64, 1);

@@ -56,17 +56,17 @@ struct flow_key {
 _Static_assert(sizeof(struct flow_key) == 40, "five 64-bit words, no hidden padding");
 
 /*
- * What each packet touches comes first: with the 48 bytes that the kernel keeps before the key of a hash entry, the fields up to `flags`
+ * What each packet touches comes first: with the 48 bytes that the kernel keeps before the key of a hash entry, the fields up to `home`
  * end where the second cache line does, and an entry is three lines long.
  */
 struct flow_value {
 	__u64 packets;
 	__u64 bytes;		/* link-layer frames without checksum */
 	__u64 last_ns;		/* CLOCK_MONOTONIC, of the last counted packet, here or in the previous epoch */
-	__u64 home;		/* the hook where packets of this flow count */
 	__u64 flags;		/* OR of all TCP flags and FLAG_* */
-	__u64 first_ns;		/* 0 while only duplicates were seen */
+	__u64 home;		/* the hook where packets of this flow count */
 	__u64 observed[OBSERVED_WORDS];	/* other hooks, two to a word, first the low half; 0: free */
+	__u64 first_ns;		/* 0 while only duplicates were seen */
 	__u32 sampling;		/* one packet in so many was looked at */
 	__u16 eth_type;		/* host order */
 	__u8 src_mac[6];

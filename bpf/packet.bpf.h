@@ -12,7 +12,7 @@ enum fragment_kind { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
 #define NOT_IP COUNTERS
 
 struct packet {
-	struct flow_key key;
+	struct flow_key key __attribute__((aligned(8)));	/* read as words where it is hashed */
 	u32 network;		/* offset of the IP header */
 	u32 transport;		/* offset of what follows it and its extensions */
 	u32 end;		/* offset behind the datagram, as its header says */

@@ -38,11 +38,11 @@ FLOW_VALUE = np.dtype(
         ("packets", "<u8"),
         ("bytes", "<u8"),
         ("last_ns", "<u8"),
-        ("home", "<u8"),
         ("flags", "<u8"),
-        ("first_ns", "<u8"),
+        ("home", "<u8"),
         # Three words of two hooks in C; on a little-endian machine that is six hooks in order.
         ("observed", "<u4", (MAX_OBSERVED,)),
+        ("first_ns", "<u8"),
         ("sampling", "<u4"),
         ("eth_type", "<u2"),
         ("src_mac", "u1", (6,)),

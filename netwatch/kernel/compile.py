@@ -29,7 +29,10 @@ _MOVE_IMMEDIATE = 0xB7  # BPF_ALU64 | BPF_MOV | BPF_K: opcode, registers, offset
 _EGRESS, _IP, _KIND_MARK = 1, 2, 0x4B494E44
 PROGRAMS = {"ingress_ethernet": 0, "egress_ethernet": _EGRESS, "ingress_ip": _IP, "egress_ip": _IP | _EGRESS}
 FLOW_MAP_NAMES = ("flows_0", "flows_1", "flows_2")
-MAPS = (*FLOW_MAP_NAMES, "flow_maps", "epoch", "full", "counters", "hooks", "hook_overflow", "ethertypes", "fragments")
+MAPS = (
+    *(*FLOW_MAP_NAMES, "flow_maps", "flow_filter", "epoch", "full"),
+    *("counters", "hooks", "hook_overflow", "ethertypes", "fragments"),
+)
 
 
 def _cflags(defines: dict[str, int]) -> list[str]:

@@ -9,6 +9,7 @@ Neighbours: `poll.py` drives it, `bpf/maps.bpf.h` describes the maps, `counters.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -79,6 +80,7 @@ class FlowMaps:
         self._reader = BatchReader(FLOW_KEY, FLOW_VALUE, chunk_rows)
         self._rows = [0] * FLOW_MAPS
         self._max_flows = max_entries(loaded.maps[FLOW_MAP_NAMES[0]])
+        self._filters = _map_filters(loaded.maps["flow_filter"])
         self.epoch = 0
         self._write_epoch()
 
@@ -96,6 +98,7 @@ class FlowMaps:
         number = (self.epoch + 1) % FLOW_MAPS
         if self._rows[number]:
             self._replace(number)
+        self._filters[number] = 0
         self.epoch += 1
         self._write_epoch()
         place_flow_map(self._loaded, number)
@@ -139,3 +142,9 @@ class FlowMaps:
     def _batches(self, command: Command, number: int) -> Iterator[int]:
         name = FLOW_MAP_NAMES[number]
         return self._reader.batches(command, self._loaded.maps[name], name)
+
+
+def _map_filters(map_fd: int) -> NDArray[np.uint64]:
+    """Return the filters of the flow maps as shared memory, shape (FLOW_MAPS, words)."""
+    memory = mmap.mmap(map_fd, max_entries(map_fd) * 8)
+    return np.frombuffer(memory, np.uint64).reshape(FLOW_MAPS, -1)

@@ -38,6 +38,8 @@ class ProgramSettings:
         """Return them as C preprocessor definitions."""
         return {
             "MAX_FLOWS": self.max_flows,
+            # Words of 64 bits, 8 bits a flow, rounded up to a power of 2: see flow_filter in bpf/maps.bpf.h.
+            "FILTER_WORDS": 1 << max(self.max_flows // 8 - 1, 63).bit_length(),
             "MAX_FRAGMENTS": self.max_fragments,
             "SAMPLING": self.sampling,
             "GSO_WIRE": int(self.gso == "wire"),
