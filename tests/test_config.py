@@ -19,8 +19,8 @@ def test_defaults() -> None:
     assert config.exporters == ("stdout",)
     assert config.max_flows / config.active_timeout_s == pytest.approx(26_000, rel=0.01)
     flows_queued = config.max_queue_bytes / (FLOW_KEY.itemsize + FLOW_VALUE.itemsize)
-    assert flows_queued == pytest.approx(490_000, rel=0.01)
-    assert flows_queued / 26_000 == pytest.approx(19, abs=0.5)
+    assert flows_queued == pytest.approx(466_000, rel=0.01)
+    assert flows_queued / 26_000 == pytest.approx(18, abs=0.5)
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
