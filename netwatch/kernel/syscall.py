@@ -28,10 +28,7 @@ class Command(enum.IntEnum):
     """`enum bpf_cmd`, those that netwatch uses."""
 
     MAP_CREATE = 0
-    MAP_LOOKUP_ELEM = 1
     MAP_UPDATE_ELEM = 2
-    MAP_DELETE_ELEM = 3
-    MAP_GET_NEXT_KEY = 4
     PROG_LOAD = 5
     PROG_TEST_RUN = 10
     PROG_GET_NEXT_ID = 11
@@ -102,26 +99,6 @@ def map_update(map_fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
     """Set one entry."""
     key_buffer, value_buffer = bytearray(key), bytearray(value)
     bpf(Command.MAP_UPDATE_ELEM, "=IIQQQ", map_fd, 0, address(key_buffer), address(value_buffer), flags)
-
-
-def map_lookup(map_fd: int, key: bytes, value: bytearray) -> bool:
-    """Read one entry into `value`. Returns False where there is none."""
-    key_buffer = bytearray(key)
-    try:
-        bpf(Command.MAP_LOOKUP_ELEM, "=IIQQQ", map_fd, 0, address(key_buffer), address(value), 0)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def map_delete(map_fd: int, key: bytes) -> bool:
-    """Delete one entry. Returns False where there is none."""
-    key_buffer = bytearray(key)
-    try:
-        bpf(Command.MAP_DELETE_ELEM, "=IIQQQ", map_fd, 0, address(key_buffer), 0, 0)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 @attrs.frozen
