@@ -72,9 +72,14 @@ struct flow_value {
 	__u8 src_mac[6];
 	__u8 dst_mac[6];
 	__u8 dscp;
-	__u8 pad[13];
+	__u8 told;		/* TOLD_*: which ends' owners are in the ring already */
+	__u32 rtt_us;		/* the last round-trip time in the ring; not exported from here */
+	__u8 pad[8];
 };
 _Static_assert(sizeof(struct flow_value) == 104, "48 of the kernel, 40 of the key: three cache lines");
+
+#define TOLD_SOURCE 1
+#define TOLD_DESTINATION 2
 
 /* Packets and bytes of one kind. */
 struct tally {
@@ -128,9 +133,143 @@ enum counter {
 	COUNTER_IGNORED_DEEP_HEADERS,
 	COUNTER_LOST_MAP_FULL,
 	COUNTER_LOST_INSERT_FAILED,
+	COUNTER_IN_RING,	/* the flow map was full, and the packet left as an event (struct flow_event) */
 	/* Not an end but a beginning: packets of hooks that found neither a slot nor room in the overflow map. */
 	COUNTER_SEEN_ELSEWHERE,
 	COUNTERS,
 };
+
+/*
+ * The enrichment ring. An event and the 8 bytes that the kernel puts before it take whole slots, so that a slot never goes
+ * around the end of the ring, and user space finds event n at slot n. Only DNS events may take more than one.
+ */
+#define EVENT_SLOT_BYTES 128
+#define EVENT_HEAD_BYTES 8	/* BPF_RINGBUF_HDR_SZ */
+#define EVENT_BYTES (EVENT_SLOT_BYTES - EVENT_HEAD_BYTES)
+#define EVENT_MAX_SLOTS 3
+
+enum event_kind {
+	EVENT_DROP,
+	EVENT_RTT,
+	EVENT_DNS,
+	EVENT_TCP,
+	EVENT_OWNER,
+	EVENT_HOOK,
+	EVENT_FLOW,
+	EVENT_KINDS,
+};
+
+/* Counted for each kind, per CPU, never reset: index kind x EVENT_COUNTERS + one of these. */
+enum event_counter {
+	EVENT_MADE,	/* handed to the ring, or lost because it was full */
+	EVENT_LOST,	/* of these, lost */
+	EVENT_THINNED,	/* not made, because it would have said little: merged into another, or unchanged */
+	EVENT_COUNTERS,
+};
+
+/* How each event begins. */
+struct event {
+	__u64 time_ns;		/* CLOCK_MONOTONIC */
+	struct flow_key key;
+	__u32 hook;		/* 0: not at a hook of ours */
+	__u16 kind;		/* enum event_kind */
+	__u16 size_bytes;	/* whole, with what follows */
+};
+_Static_assert(sizeof(struct event) == 56, "no hidden padding");
+
+/* Packets of one flow that the kernel dropped for one reason: one, or several that came close together. */
+struct drop_event {
+	struct event event;	/* the time is the last packet's */
+	__u64 first_ns;
+	__u64 bytes;		/* as a flow's bytes: with link-layer header */
+	__u64 packets;
+	__u32 reason;		/* enum skb_drop_reason, or a subsystem's; 0 where the kernel gives none */
+	__u32 ifindex;		/* the device that the packet was on; 0: none */
+	__u16 flags;		/* as in struct flow_value, of the last packet */
+	__u16 eth_type;
+	__u8 tcp_state;		/* of the socket that the last packet was for; 0: no socket */
+	__u8 dscp;
+	__u8 pad[26];
+};
+_Static_assert(sizeof(struct drop_event) == EVENT_BYTES, "one slot");
+
+struct rtt_event {
+	struct event event;
+	__u32 smoothed_us;
+	__u32 minimum_us;	/* the kernel's own, of the last five minutes; 0: not known here */
+	__u8 is_handshake;	/* measured by SYN and SYN+ACK */
+	__u8 pad[55];
+};
+_Static_assert(sizeof(struct rtt_event) == EVENT_BYTES, "one slot");
+
+/* A DNS message. What is behind the header and the first question is cut off; user space reads it. */
+struct dns_event {
+	struct event event;
+	__u16 message_bytes;	/* as long as it was on the wire */
+	__u8 pad[6];
+	__u8 message[EVENT_BYTES - 64];	/* and more, in events of several slots */
+};
+_Static_assert(sizeof(struct dns_event) == EVENT_BYTES, "one slot");
+
+enum tcp_happening {
+	TCP_RETRANSMITTED,
+	TCP_CHANGED_STATE,
+	TCP_RESET_SENT,
+	TCP_RESET_RECEIVED,
+};
+
+struct tcp_event {
+	struct event event;	/* the key is that of the packets which the socket sends */
+	__u64 bytes;		/* retransmitted, as a flow's bytes */
+	__u32 packets;		/* retransmitted */
+	__u32 connect_us;	/* from connect(2) to established, or to its failure; 0: not ours to connect */
+	__u16 error;		/* errno of a failed connect */
+	__u8 happening;		/* enum tcp_happening */
+	__u8 state;		/* the kernel's TCP_*: after the change, or at the moment */
+	__u8 old_state;
+	__u8 pad[43];
+};
+_Static_assert(sizeof(struct tcp_event) == EVENT_BYTES, "one slot");
+
+/* Who a socket belongs to: the process that made it, connected it or listens on it. */
+struct owner {
+	__u64 cgroup_id;
+	__u32 pid;
+	__u32 pad;
+	__u8 command[16];	/* ends with a zero */
+};
+_Static_assert(sizeof(struct owner) == 32, "no hidden padding");
+
+enum flow_end { END_SOURCE, END_DESTINATION };
+
+struct owner_event {
+	struct event event;
+	struct owner owner;
+	__u8 end;		/* enum flow_end: whose socket it is */
+	__u8 pad[31];
+};
+_Static_assert(sizeof(struct owner_event) == EVENT_BYTES, "one slot");
+
+/* A flow passed a hook for which its row had no room: the one in the head. */
+struct hook_event {
+	struct event event;
+	__u8 pad[64];
+};
+_Static_assert(sizeof(struct hook_event) == EVENT_BYTES, "one slot");
+
+/* A packet that found no room in the flow map. */
+struct flow_event {
+	struct event event;
+	__u64 bytes;
+	__u32 packets;
+	__u32 sampling;
+	__u16 flags;
+	__u16 eth_type;
+	__u8 src_mac[6];
+	__u8 dst_mac[6];
+	__u8 dscp;
+	__u8 pad[31];
+};
+_Static_assert(sizeof(struct flow_event) == EVENT_BYTES, "one slot");
 
 #endif

@@ -21,9 +21,25 @@ STRUCTS = {
     "hook_tally": layout.HOOK_TALLY,
     "fragment_key": layout.FRAGMENT_KEY,
     "fragment_value": layout.FRAGMENT_VALUE,
+    "event": layout.EVENT,
+    "drop_event": layout.DROP_EVENT,
+    "rtt_event": layout.RTT_EVENT,
+    "dns_event": layout.DNS_EVENT,
+    "tcp_event": layout.TCP_EVENT,
+    "owner": layout.OWNER,
+    "owner_event": layout.OWNER_EVENT,
+    "hook_event": layout.HOOK_EVENT,
+    "flow_event": layout.FLOW_EVENT,
 }
 CONSTANTS = ("HOOK_EGRESS", "MAX_OBSERVED", "FLOW_MAPS", "COUNTED_EPOCHS", "HOOK_SLOTS", "FLAG_SYN_ACK")
-CONSTANTS += ("FLAG_FIN_ACK", "FLAG_RST_ACK")
+CONSTANTS += ("FLAG_FIN_ACK", "FLAG_RST_ACK", "EVENT_SLOT_BYTES", "EVENT_HEAD_BYTES", "EVENT_BYTES", "EVENT_MAX_SLOTS")
+# How Python's members are spelled in C.
+ENUMS = (
+    ("EVENT_{}", layout.EventKind),
+    ("EVENT_{}", layout.EventCounter),
+    ("TCP_{}", layout.TcpHappening),
+    ("END_{}", layout.FlowEnd),
+)
 PROGRAM_BITS = {"PROGRAM_EGRESS": compile._EGRESS, "PROGRAM_IP": compile._IP, "PROGRAM_KIND_MARK": compile._KIND_MARK}
 EPOCHS = (0, 1, 2, 3, 4, 5, 1_000_003)
 
@@ -34,6 +50,11 @@ def _fields(name: str) -> list[str]:
     body = re.search(rf"struct {name} {{(.*?)\n}};", header, re.DOTALL)
     assert body
     return re.findall(r"^\t(?:__u\d+|struct \w+) (\w+)", body[1], re.MULTILINE)
+
+
+def _enumerators() -> dict[str, int]:
+    """Return the members of Python's enums under their names in C."""
+    return {spelling.format(member.name): member for spelling, members in ENUMS for member in members}
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +72,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, in
     lines.append('printf("\\"constants\\": {");')
     lines += [f'printf("\\"{name}\\": %llu, ", (unsigned long long){name});' for name in (*CONSTANTS, *PROGRAM_BITS)]
     lines += [f'printf("\\"{c.name}\\": %d, ", COUNTER_{c.name});' for c in layout.Counter]
+    lines += [f'printf("\\"{name}\\": %d, ", {name});' for name in _enumerators()]
+    lines += [f'printf("\\"{name}\\": %d, ", {name});' for name in ("EVENT_KINDS", "EVENT_COUNTERS")]
     lines += [
         f'printf("\\"epoch{number}\\": %u, ", EPOCH_CURRENT({word}ull) + 10 * EPOCH_PREVIOUS({word}ull)'
         f" + 100 * EPOCH_PARITY({word}ull));"
@@ -89,6 +112,10 @@ def test_constants(compiled: dict[str, dict[str, int]]) -> None:
     for counter in layout.Counter:
         assert counter == theirs[counter.name], counter
     assert len(layout.Counter) == theirs["COUNTERS"]
+    for name, number in _enumerators().items():
+        assert number == theirs[name], name
+    assert len(layout.EventKind) == theirs["EVENT_KINDS"]
+    assert len(layout.EventCounter) == theirs["EVENT_COUNTERS"]
 
 
 @pytest.mark.parametrize("number", EPOCHS)

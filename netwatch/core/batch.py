@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 
+from netwatch.core.enrichment import NO_NAMES, NOTHING, Enrichment, Names
 from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, Direction, direction_of, ifindex_of
 
 if TYPE_CHECKING:
@@ -43,13 +44,16 @@ class FlowBatch:
     """Complete flows of one closed epoch.
 
     `keys` has shape (n,) and dtype FLOW_KEY, `values` shape (n,) and dtype FLOW_VALUE; both are the batch's own
-    memory. `wall_offset_ns` added to a kernel time (CLOCK_MONOTONIC) gives Unix time.
+    memory. `wall_offset_ns` added to a kernel time (CLOCK_MONOTONIC) gives Unix time. `enrichment` is what events
+    told of the rows, `names` has the texts for its numbers.
     """
 
     keys: NDArray[np.void]
     values: NDArray[np.void]
     wall_offset_ns: int
     interfaces: InterfaceNames
+    enrichment: Enrichment = NOTHING
+    names: Names = NO_NAMES
     packets: int = attrs.field(init=False)
     bytes: int = attrs.field(init=False)
 
@@ -69,7 +73,7 @@ class FlowBatch:
     @property
     def size_bytes(self) -> int:
         """Memory that the columns hold, in bytes."""
-        return int(self.keys.nbytes + self.values.nbytes)
+        return int(self.keys.nbytes + self.values.nbytes) + self.enrichment.size_bytes
 
 
 @attrs.frozen(eq=False)

@@ -48,7 +48,9 @@ FLOW_VALUE = np.dtype(
         ("src_mac", "u1", (6,)),
         ("dst_mac", "u1", (6,)),
         ("dscp", "u1"),
-        ("pad", "u1", (13,)),
+        ("told", "u1"),
+        ("rtt_us", "<u4"),
+        ("pad", "u1", (8,)),
     ]
 )
 
@@ -78,6 +80,80 @@ FRAGMENT_VALUE = np.dtype(
     ]
 )
 
+EVENT_SLOT_BYTES = 128
+EVENT_HEAD_BYTES = 8
+EVENT_BYTES = EVENT_SLOT_BYTES - EVENT_HEAD_BYTES
+EVENT_MAX_SLOTS = 3
+
+EVENT = np.dtype(
+    [("time_ns", "<u8"), ("key", FLOW_KEY), ("hook", "<u4"), ("kind", "<u2"), ("size_bytes", "<u2")],
+)
+
+DROP_EVENT = np.dtype(
+    [
+        ("event", EVENT),
+        ("first_ns", "<u8"),
+        ("bytes", "<u8"),
+        ("packets", "<u8"),
+        ("reason", "<u4"),
+        ("ifindex", "<u4"),
+        ("flags", "<u2"),
+        ("eth_type", "<u2"),
+        ("tcp_state", "u1"),
+        ("dscp", "u1"),
+        ("pad", "u1", (26,)),
+    ]
+)
+
+RTT_EVENT = np.dtype(
+    [
+        ("event", EVENT),
+        ("smoothed_us", "<u4"),
+        ("minimum_us", "<u4"),
+        ("is_handshake", "u1"),
+        ("pad", "u1", (55,)),
+    ]
+)
+
+DNS_EVENT = np.dtype(
+    [("event", EVENT), ("message_bytes", "<u2"), ("pad", "u1", (6,)), ("message", "u1", (EVENT_BYTES - 64,))]
+)
+
+TCP_EVENT = np.dtype(
+    [
+        ("event", EVENT),
+        ("bytes", "<u8"),
+        ("packets", "<u4"),
+        ("connect_us", "<u4"),
+        ("error", "<u2"),
+        ("happening", "u1"),
+        ("state", "u1"),
+        ("old_state", "u1"),
+        ("pad", "u1", (43,)),
+    ]
+)
+
+OWNER = np.dtype([("cgroup_id", "<u8"), ("pid", "<u4"), ("pad", "<u4"), ("command", "u1", (16,))])
+
+OWNER_EVENT = np.dtype([("event", EVENT), ("owner", OWNER), ("end", "u1"), ("pad", "u1", (31,))])
+
+HOOK_EVENT = np.dtype([("event", EVENT), ("pad", "u1", (64,))])
+
+FLOW_EVENT = np.dtype(
+    [
+        ("event", EVENT),
+        ("bytes", "<u8"),
+        ("packets", "<u4"),
+        ("sampling", "<u4"),
+        ("flags", "<u2"),
+        ("eth_type", "<u2"),
+        ("src_mac", "u1", (6,)),
+        ("dst_mac", "u1", (6,)),
+        ("dscp", "u1"),
+        ("pad", "u1", (31,)),
+    ]
+)
+
 
 class Direction(enum.IntEnum):
     """Which way a packet crosses an interface; the numbers are those of pbflow and IPFIX field 61."""
@@ -99,7 +175,44 @@ class Counter(enum.IntEnum):
     IGNORED_DEEP_HEADERS = 7
     LOST_MAP_FULL = 8
     LOST_INSERT_FAILED = 9
-    SEEN_ELSEWHERE = 10
+    IN_RING = 10
+    SEEN_ELSEWHERE = 11
+
+
+class EventKind(enum.IntEnum):
+    """What an event tells: `enum event_kind` in `bpf/netwatch.h`."""
+
+    DROP = 0
+    RTT = 1
+    DNS = 2
+    TCP = 3
+    OWNER = 4
+    HOOK = 5
+    FLOW = 6
+
+
+class EventCounter(enum.IntEnum):
+    """What is counted of each kind of event: `enum event_counter`."""
+
+    MADE = 0
+    LOST = 1
+    THINNED = 2
+
+
+class TcpHappening(enum.IntEnum):
+    """What a TCP event says: `enum tcp_happening`."""
+
+    RETRANSMITTED = 0
+    CHANGED_STATE = 1
+    RESET_SENT = 2
+    RESET_RECEIVED = 3
+
+
+class FlowEnd(enum.IntEnum):
+    """Whose socket an owner event is about: `enum flow_end`."""
+
+    SOURCE = 0
+    DESTINATION = 1
 
 
 def epoch_word(number: int) -> int:
