@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 # What the agent needs of Debian. python3-bpfcc is BCC's binding and belongs to /usr/bin/python3; linux-libc-dev and
-# libc6-dev bring the UAPI headers. No kernel headers.
-PACKAGES := python3-bpfcc python3-venv linux-libc-dev libc6-dev iproute2
-# What the tests need beside it: a C compiler for the ABI test and the generator, and ping.
-TEST_PACKAGES := $(PACKAGES) gcc iputils-ping util-linux
+# libc6-dev bring the UAPI headers; libbpf reads the kernel's BTF. No kernel headers.
+PACKAGES := python3-bpfcc libbpf1 python3-venv linux-libc-dev libc6-dev iproute2
+# What the tests need beside it: a C compiler for the ABI test and the generator, ping, and nft to drop and translate.
+TEST_PACKAGES := $(PACKAGES) gcc iputils-ping nftables util-linux
 
 .PHONY: run setup test bench lint clean
 run: setup

@@ -19,13 +19,13 @@ import attrs
 from bench.measure import Quantity, Sample
 from bench.plan import Plan
 from bench.testbed import FULL_SPEED, Testbed, open_testbed
-from netwatch.core.batch import InterfaceNames
+from netwatch.core.batch import FlowBatch, InterfaceNames
 from netwatch.core.layout import FLOW_MAPS, Direction
 from netwatch.core.pbflow import PbflowEncoder
 from netwatch.kernel.attach import attach_tcx
 from netwatch.kernel.flow_map import FlowMaps
 from netwatch.kernel.program import ProgramSettings, load_programs
-from netwatch.poll import own_batch
+from netwatch.poll import own_rows
 
 # A map holds what it was made for; the default is large enough for all but the last (3 x 1,048,576 flows: 610 MB).
 _DEFAULT_FLOWS = 131_072
@@ -87,7 +87,7 @@ def drain(maps: FlowMaps, names: InterfaceNames) -> DrainTime:
         cost.read_ns += has_read - began
         if chunk is None:
             return cost
-        batch = own_batch(*chunk, 0, names)
+        batch = FlowBatch(*own_rows(*chunk), 0, names)
         has_copied = time.thread_time_ns()
         encoder.encode(batch)
         cost.encode_ns += time.thread_time_ns() - has_copied

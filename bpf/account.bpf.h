@@ -13,7 +13,9 @@
 
 #include "count.bpf.h"
 #include "filter.bpf.h"
+#include "owner.bpf.h"
 #include "packet.bpf.h"
+#include "rtt.bpf.h"
 
 /* A flow whose home has been silent for so long has moved: a second, because queues hold packets for less. */
 #define HOME_SILENCE_NS 1000000000ll
@@ -28,25 +30,47 @@ static __always_inline int holds(u64 word, u32 hook)
 	return (u32)word == hook || word >> 32 == hook;
 }
 
-/* Note a hook among the observed ones. Past six it is not noted. */
-static __always_inline void observe(struct flow_value *row, u32 hook)
+/* A hook that has no room in the row goes through the ring, once an epoch. */
+static __always_inline void tell_hook(const struct flow_key *key, const struct passage *passage, u64 now)
+{
+	struct told_hook told = { .hook = passage->hook, .epoch = passage->epoch_word >> EPOCH_NUMBER_SHIFT };
+	struct hook_event *event;
+	u8 yes = 1;
+
+	if (!ENRICH_INTERFACES)
+		return;
+	told.key = *key;
+	if (told_hooks.lookup(&told)) {
+		count_event(EVENT_HOOK, EVENT_THINNED);
+		return;
+	}
+	event = reserve_event(EVENT_HOOK, key, passage->hook, now);
+	if (!event)
+		return;
+	submit_event(event);
+	told_hooks.update(&told, &yes);
+}
+
+/* Note a hook among the observed ones. Returns whether there is one more than the row has room for. */
+static __always_inline int observe(struct flow_value *row, u32 hook)
 {
 #pragma unroll
 	for (int i = 0; i < OBSERVED_WORDS; i++) {
 		u64 word = row->observed[i];
 
 		if (holds(word, hook))
-			return;
+			return 0;
 		/* Where another processor comes first, its hook stands, and ours is noted with the next packet. */
 		if (!(u32)word) {
 			swap_if(&row->observed[i], word, word | hook);
-			return;
+			return 0;
 		}
 		if (!(word >> 32)) {
 			swap_if(&row->observed[i], word, word | (u64)hook << 32);
-			return;
+			return 0;
 		}
 	}
+	return 1;
 }
 
 static __always_inline int is_silent(u64 last_ns, u64 now)
@@ -59,15 +83,18 @@ static __always_inline int is_silent(u64 last_ns, u64 now)
  * Say whether packets at this hook count, and move the home here where it has been silent. The new home may then stand among
  * the observed hooks as well; user space takes it out.
  */
-static __always_inline int is_at_home(struct flow_value *row, u32 hook, u64 now)
+static __always_inline int is_at_home(struct flow_value *row, const struct flow_key *key, const struct passage *passage,
+				      u64 now)
 {
 	u64 home = row->home;
+	u32 hook = passage->hook;
 	int moves;
 
 	if (home == hook)
 		return 1;
 	moves = is_silent(row->last_ns, now);
-	observe(row, moves ? home : hook);
+	if (observe(row, moves ? home : hook) && !moves)
+		tell_hook(key, passage, now);
 	return moves && (swap_if(&row->home, home, hook) == home || row->home == hook);
 }
 
@@ -112,26 +139,77 @@ static __always_inline void add_to_row(struct flow_value *row, const struct pack
 		__sync_fetch_and_or(&row->flags, packet->flags);
 }
 
-/* Insert a row with this packet in it. Returns where the packet ended, or -EEXIST where another processor was first. */
-static __always_inline int open_row(void *flows, struct packet *packet, const struct passage *passage, u64 now)
+/* What a flow's socket tells, where it has not been told in this epoch. */
+static __always_inline void enrich_row(struct __sk_buff *skb, struct flow_value *row, const struct packet *packet,
+				       const struct passage *passage, u64 now)
 {
-	int previous = EPOCH_PREVIOUS(passage->epoch_word), zero = 0;
+	struct bpf_sock *sk;
+
+	if (!(passage->hook & HOOK_EGRESS)) {
+		if (ENRICH_PROCESS && !(row->told & TOLD_DESTINATION))
+			tell_receiver(skb, row, packet, passage->hook, now);
+		return;
+	}
+	if (!ENRICH_PROCESS && !ENRICH_RTT)
+		return;
+	/* Packets that were forwarded have none. */
+	sk = skb->sk;
+	if (!sk)
+		return;
+	if (ENRICH_PROCESS && !(row->told & TOLD_SOURCE))
+		tell_sender(sk, row, packet, passage->hook, now);
+	if (ENRICH_RTT && packet->key.protocol == IPPROTO_TCP)
+		tell_rtt(sk, row, packet, passage->hook, now);
+}
+
+/* The map is full: the packet goes through the ring, as a flow of its own, and user space puts those of one flow together. */
+static __always_inline int send_packet(const struct packet *packet, const struct passage *passage, u64 now)
+{
+	struct flow_event *event;
+
+	if (!ENRICH_OVERFLOW)
+		return COUNTER_LOST_MAP_FULL;
+	event = reserve_event(EVENT_FLOW, &packet->key, passage->hook, now);
+	if (!event)
+		return COUNTER_LOST_MAP_FULL;
+	event->bytes = passage->bytes;
+	event->packets = passage->packets;
+	event->sampling = SAMPLING;
+	event->flags = packet->flags;
+	event->eth_type = packet->eth_type;
+	event->dscp = packet->dscp;
+	__builtin_memcpy(event->src_mac, packet->src_mac, sizeof(event->src_mac));
+	__builtin_memcpy(event->dst_mac, packet->dst_mac, sizeof(event->dst_mac));
+	submit_event(event);
+	return COUNTER_IN_RING;
+}
+
+static __always_inline const struct flow_value *find_before(struct packet *packet, u64 epoch_word, u64 hash)
+{
+	int previous = EPOCH_PREVIOUS(epoch_word);
+	void *flows;
+
+	if (!may_hold(previous, hash))
+		return NULL;
+	flows = flow_maps.lookup(&previous);
+	return flows ? bpf_map_lookup_elem(flows, &packet->key) : NULL;
+}
+
+/* Insert a row with this packet in it. Returns where the packet ended, or -EEXIST where another processor was first. */
+static __always_inline int open_row(struct __sk_buff *skb, void *flows, struct packet *packet,
+				    const struct passage *passage, u64 now)
+{
+	struct flow_value row = {};
+	int zero = 0, counts;
 	struct fullness *fullness = full.lookup(&zero);
-	struct flow_value row = {}, *before = NULL;
 	u64 hash = hash_key(&packet->key);
-	void *flows_before;
 	long error = -E2BIG;
-	int counts;
 
 	if (!fullness)
 		return COUNTER_LOST_INSERT_FAILED;
 	note(EPOCH_CURRENT(passage->epoch_word), hash);
-	if (may_hold(previous, hash)) {
-		flows_before = flow_maps.lookup(&previous);
-		if (flows_before)
-			before = bpf_map_lookup_elem(flows_before, &packet->key);
-	}
-	counts = fill_row(&row, packet, passage, before, now);
+	counts = fill_row(&row, packet, passage, find_before(packet, passage->epoch_word, hash), now);
+	enrich_row(skb, &row, packet, passage, now);
 	if (fullness->epoch_word != passage->epoch_word || now - fullness->since_ns > FULL_FOR_NS) {
 		error = bpf_map_update_elem(flows, &packet->key, &row, BPF_NOEXIST);
 		if (error == -EEXIST)
@@ -141,33 +219,33 @@ static __always_inline int open_row(void *flows, struct packet *packet, const st
 			fullness->since_ns = now;
 		}
 	}
+	if (!error)
+		return counts ? IN_FLOW : COUNTER_DUPLICATE;
 	if (!counts)
 		return COUNTER_DUPLICATE;
-	if (!error)
-		return IN_FLOW;
-	return error == -E2BIG ? COUNTER_LOST_MAP_FULL : COUNTER_LOST_INSERT_FAILED;
+	return error == -E2BIG ? send_packet(packet, passage, now) : COUNTER_LOST_INSERT_FAILED;
 }
 
 /* Returns where the packet ended: IN_FLOW or a counter. */
-static __always_inline int account(struct packet *packet, const struct passage *passage)
+static __always_inline int account(struct __sk_buff *skb, struct packet *packet, const struct passage *passage, u64 now)
 {
 	int current = EPOCH_CURRENT(passage->epoch_word), end;
 	void *flows = flow_maps.lookup(&current);
-	u64 now = bpf_ktime_get_ns();
 	struct flow_value *row;
 
 	if (!flows)
 		return COUNTER_LOST_INSERT_FAILED;
 	row = bpf_map_lookup_elem(flows, &packet->key);
 	if (!row) {
-		end = open_row(flows, packet, passage, now);
+		end = open_row(skb, flows, packet, passage, now);
 		if (end != -EEXIST)
 			return end;
 		row = bpf_map_lookup_elem(flows, &packet->key);
 		if (!row)
 			return COUNTER_LOST_INSERT_FAILED;
 	}
-	if (!is_at_home(row, passage->hook, now))
+	enrich_row(skb, row, packet, passage, now);
+	if (!is_at_home(row, &packet->key, passage, now))
 		return COUNTER_DUPLICATE;
 	add_to_row(row, packet, passage, now);
 	return IN_FLOW;

@@ -16,9 +16,9 @@
 #define VLAN_BYTES 4
 
 /* The offset behind the TCP header of an IP packet inside a tunnel, whose datagram must reach to the end; else 0. */
-static __always_inline u32 inner_header_bytes(struct __sk_buff *skb, u32 network)
+static __always_inline u32 inner_header_bytes(const struct source *from, u32 network)
 {
-	struct ipv6hdr buffer, *ip = header_at(skb, network, &buffer, sizeof(buffer));
+	struct ipv6hdr buffer, *ip = header_at(from, network, &buffer, sizeof(buffer));
 	struct tcp_header tcp_buffer, *tcp;
 	u32 transport, end;
 
@@ -38,26 +38,26 @@ static __always_inline u32 inner_header_bytes(struct __sk_buff *skb, u32 network
 			return 0;
 	}
 	/* Merged UDP datagrams that happen to carry VXLAN keep the inner lengths of the first: those end earlier. */
-	if (end != skb->len)
+	if (end != bytes_of(from))
 		return 0;
-	tcp = header_at(skb, transport, &tcp_buffer, sizeof(*tcp));
+	tcp = header_at(from, transport, &tcp_buffer, sizeof(*tcp));
 	if (!tcp)
 		return 0;
 	return transport + (tcp->data_offset >> 4) * 4;
 }
 
 /* All headers of each segment; for VXLAN and IP in IP up to the inner payload. */
-static __always_inline u32 segment_header_bytes(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline u32 segment_header_bytes(const struct source *from, const struct packet *packet)
 {
 	u32 inner = 0;
 
 	if (packet->key.protocol == IPPROTO_IPIP || packet->key.protocol == IPPROTO_IPV6)
-		inner = inner_header_bytes(skb, packet->transport);
+		inner = inner_header_bytes(from, packet->transport);
 	if (packet->key.protocol == IPPROTO_UDP) {
-		u8 buffer, *flags = header_at(skb, packet->header_bytes, &buffer, sizeof(buffer));
+		u8 buffer, *flags = header_at(from, packet->header_bytes, &buffer, sizeof(buffer));
 
 		if (flags && *flags == VXLAN_FLAGS)
-			inner = inner_header_bytes(skb, packet->header_bytes + VXLAN_BYTES + ETH_HLEN);
+			inner = inner_header_bytes(from, packet->header_bytes + VXLAN_BYTES + ETH_HLEN);
 	}
 	return inner ? inner : packet->header_bytes;
 }
@@ -72,14 +72,15 @@ static __always_inline void measure_buffer(struct __sk_buff *skb, struct passage
 }
 
 /* Set what a GSO packet counts as, from its parsed headers. */
-static __always_inline void measure_segments(struct __sk_buff *skb, const struct packet *packet,
+static __always_inline void measure_segments(const struct source *from, const struct packet *packet,
 					     struct passage *passage)
 {
+	struct __sk_buff *skb = from->skb;
 	u32 segment_bytes = skb->gso_size, header_bytes, segments = skb->gso_segs;
 
 	if (!segment_bytes)
 		return;
-	header_bytes = segment_header_bytes(skb, packet);
+	header_bytes = segment_header_bytes(from, packet);
 	/* A guest's packet comes without a count that the kernel believes. */
 	if (!segments && header_bytes && skb->len > header_bytes)
 		segments = (skb->len - header_bytes + segment_bytes - 1) / segment_bytes;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* Every map. MAX_FLOWS, FILTER_WORDS and MAX_FRAGMENTS come from the configuration, as -D. */
+/* Every map. MAX_FLOWS, FILTER_WORDS, MAX_FRAGMENTS and RING_PAGES come from the configuration, as -D. */
 #ifndef MAPS_BPF_H
 #define MAPS_BPF_H
 
@@ -82,5 +82,76 @@ BPF_TABLE("percpu_hash", u32, struct tally, ethertypes, 1024);
 BPF_TABLE("lru_hash", struct fragment_key, struct fragment_value, fragments, MAX_FRAGMENTS);
 /* Linux itself gives a datagram 30 s (IPv4) or 60 s (IPv6) to become whole; an identifier may return after that. */
 #define FRAGMENT_LIFETIME_NS 30000000000ull
+
+/*
+ * ring: the events, struct event in netwatch.h first. Written by all programs, read by user space through a mapping. RING_PAGES
+ * (-D) is a power of 2; 8 MiB at the default: 65,536 slots of 128 B, 131 ms of 500,000 events a second, and user space comes
+ * after 100 ms at the latest. Full: the event is lost (EVENT_LOST of its kind); a packet that was to go this way is lost, too
+ * (COUNTER_LOST_MAP_FULL).
+ */
+BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
+#define RING_WAKE_BYTES (RING_PAGES * 4096ull / 4)
+
+/* ring_wake: for which consumer position user space was woken, so that it is woken once; and how often in all. */
+struct ring_wake {
+	u64 position;
+	u64 count;
+};
+BPF_ARRAY(ring_wake, struct ring_wake, 1);
+
+/* event_counters: per CPU, index enum event_kind x EVENT_COUNTERS + enum event_counter. Only ever grows. */
+BPF_PERCPU_ARRAY(event_counters, u64, EVENT_KINDS * EVENT_COUNTERS);
+
+/*
+ * drop_slots: per CPU, the drops that are being merged: a flow and reason that drops again within DROP_WINDOW_NS adds to its
+ * slot instead of sending an event. Two halves: programs use the one of the current epoch, user space takes the sums out of
+ * the other after the epoch has closed, so nothing is read while it is written. The slot is chosen by a hash; another flow that comes to it sends
+ * what is in it and takes its place. Exclusive: the kernel never runs the drop program within itself on a CPU.
+ */
+#define DROP_SLOTS 256
+struct drop_slot {
+	struct drop_event pending;	/* no packets: nothing to send */
+	u64 opened_ns;
+	u64 epoch_word;
+};
+BPF_PERCPU_ARRAY(drop_slots, struct drop_slot, DROP_SLOTS * COUNTED_EPOCHS);
+
+/*
+ * sockets: what is known of a socket: its owner, and since when it connects. Written where a process makes, connects or opens a socket, and
+ * by user space for those that were there before; read where its packets pass. Accepted sockets inherit it (BPF_F_CLONE).
+ * Goes with the socket. Not to be had without memory: then the socket has no owner (struct owner in no event).
+ */
+struct socket_note {
+	struct owner owner;
+	u64 connecting_ns;
+};
+struct sockets_table_t {
+	int key;
+	struct socket_note leaf;
+	void *(*sk_storage_get)(void *, void *, int);
+	int (*sk_storage_delete)(void *);
+	u32 flags;
+};
+__attribute__((section("maps/sk_storage")))
+struct sockets_table_t sockets = { .flags = BPF_F_NO_PREALLOC | BPF_F_CLONE };
+BPF_ANNOTATE_KV_PAIR(sockets, int, struct socket_note);
+
+/* dns_scratch: per CPU, an event that is longer than the stack has room for. Programs at packet hooks do not nest. */
+struct dns_scratch {
+	struct dns_event event;
+	u8 more[EVENT_SLOT_BYTES * (EVENT_MAX_SLOTS - 1)];
+};
+BPF_PERCPU_ARRAY(dns_scratch, struct dns_scratch, 1);
+
+/*
+ * told_hooks: hooks beyond the six of a row that were told already, in this epoch. Least recently used entries make room:
+ * then a hook is told once more, which changes nothing. 8,192 x (56 B + 56 B head) = 0.9 MB.
+ */
+struct told_hook {
+	struct flow_key key;
+	u32 hook;
+	u32 epoch;
+};
+BPF_TABLE("lru_hash", struct told_hook, u8, told_hooks, 8192);
 
 #endif

@@ -9,7 +9,9 @@
 #include <uapi/linux/bpf.h>
 #include <asm-generic/errno-base.h>
 #include "account.bpf.h"
+#include "dns.bpf.h"
 #include "gso.bpf.h"
+#include "tcp.bpf.h"
 
 /* TCX_NEXT and TC_ACT_UNSPEC alike: the next program of the hook decides. */
 #define GO_ON (-1)
@@ -32,11 +34,12 @@ static __always_inline u64 program_kind(void)
 
 int netwatch(struct __sk_buff *skb)
 {
-	u64 kind = program_kind();
+	u64 kind = program_kind(), now;
+	struct source from = { .skb = skb };
 	struct packet packet = {};
 	struct passage passage = { .hook = skb->ifindex | (kind & PROGRAM_EGRESS ? HOOK_EGRESS : 0) };
 	int zero = 0, end = COUNTER_IGNORED_NOT_SAMPLED;
-	int is_sampled = SAMPLING == 1 || bpf_get_prandom_u32() % SAMPLING == 0;
+	int is_sampled = is_packet_sampled();
 	u64 *word = epoch.lookup(&zero);
 
 	if (!word)
@@ -45,17 +48,72 @@ int netwatch(struct __sk_buff *skb)
 	measure_buffer(skb, &passage);
 	/* A packet that is not sampled is parsed only where that is needed to count it as it is on the wire. */
 	if (is_sampled || (GSO_WIRE && skb->gso_size))
-		end = parse(skb, !(kind & PROGRAM_IP), &packet);
+		end = parse(&from, !(kind & PROGRAM_IP), &packet);
 	if (GSO_WIRE && end == IN_FLOW)
-		measure_segments(skb, &packet, &passage);
+		measure_segments(&from, &packet, &passage);
 	count_seen(&passage);
-	if (!is_sampled)
+	if (!is_sampled || (end == IN_FLOW && !is_flow_sampled(&packet.key)))
 		end = COUNTER_IGNORED_NOT_SAMPLED;
-	else if (end == IN_FLOW)
-		end = account(&packet, &passage);
+	if (end == IN_FLOW) {
+		now = bpf_ktime_get_ns();
+		end = account(skb, &packet, &passage, now);
+		if (ENRICH_DNS && (end == IN_FLOW || end == COUNTER_IN_RING))
+			tell_dns(&from, &packet, passage.hook, now);
+	}
 	if (end == NOT_IP)
 		count_ethertype(packet.eth_type, &passage);
 	else if (end != IN_FLOW)
 		count(end, &passage);
 	return GO_ON;
+}
+
+/*
+ * The other hooks. Arguments of a BTF tracepoint are those of its TP_PROTO, in order; the verifier knows their types.
+ * Which of these functions are loaded, netwatch/kernel/compile.py decides.
+ */
+int on_drop(u64 *ctx)
+{
+	u64 skb = ctx[0];
+
+	tell_drop(skb, DROP_HAS_REASON ? ctx[2] : 0, DROP_HAS_SOCKET ? ctx[3] : 0);
+	return 0;
+}
+
+int on_tcp_state(u64 *ctx)
+{
+	u64 sk = ctx[0];
+	u16 protocol;
+
+	LOAD("u16", protocol, sk, K_SOCK_PROTOCOL);
+	if (protocol == IPPROTO_TCP)
+		tell_tcp_state((void *)sk, ctx[1], ctx[2]);
+	return 0;
+}
+
+int on_tcp_retransmit(u64 *ctx)
+{
+	tell_retransmit(ctx[0], ctx[1]);
+	return 0;
+}
+
+int on_tcp_reset_sent(u64 *ctx)
+{
+	tell_reset_sent(ctx[0], ctx[1]);
+	return 0;
+}
+
+int on_tcp_reset_received(u64 *ctx)
+{
+	tell_reset_received(ctx[0]);
+	return 0;
+}
+
+/* A process makes a socket. Returns whether it may: always. */
+int on_socket(struct bpf_sock *sk)
+{
+	struct socket_note *note = sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (note)
+		own(note);
+	return 1;
 }

@@ -148,6 +148,9 @@ enum counter {
 #define EVENT_BYTES (EVENT_SLOT_BYTES - EVENT_HEAD_BYTES)
 #define EVENT_MAX_SLOTS 3
 
+/* "RING" in ASCII, where a program names the ring in a way that the compiler does not know (bpf/event.bpf.h). */
+#define RING_MARK 0x52494e47
+
 enum event_kind {
 	EVENT_DROP,
 	EVENT_RTT,
@@ -179,17 +182,16 @@ _Static_assert(sizeof(struct event) == 56, "no hidden padding");
 
 /* Packets of one flow that the kernel dropped for one reason: one, or several that came close together. */
 struct drop_event {
-	struct event event;	/* the time is the last packet's */
+	struct event event;	/* the time is the last packet's, and the hook is where the packet was, or would have come next */
 	__u64 first_ns;
 	__u64 bytes;		/* as a flow's bytes: with link-layer header */
 	__u64 packets;
 	__u32 reason;		/* enum skb_drop_reason, or a subsystem's; 0 where the kernel gives none */
-	__u32 ifindex;		/* the device that the packet was on; 0: none */
 	__u16 flags;		/* as in struct flow_value, of the last packet */
 	__u16 eth_type;
 	__u8 tcp_state;		/* of the socket that the last packet was for; 0: no socket */
 	__u8 dscp;
-	__u8 pad[26];
+	__u8 pad[30];
 };
 _Static_assert(sizeof(struct drop_event) == EVENT_BYTES, "one slot");
 

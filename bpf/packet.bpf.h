@@ -11,6 +11,19 @@ enum fragment_kind { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
 #define IN_FLOW (-1)
 #define NOT_IP COUNTERS
 
+/*
+ * Where a packet's bytes are: at one of our hooks (`skb`), or, with a `copy`, in kernel memory from `base` on. The compiler knows
+ * which, and leaves the other out.
+ */
+struct source {
+	struct __sk_buff *skb;
+	u8 *copy;		/* of what begins at `base`, COPIED_BYTES of it */
+	u64 base;
+	u32 bytes;		/* from `base` on */
+	u32 gso_size;
+};
+#define COPIED_BYTES 40		/* an IPv6 header; an IPv4 header without options, and a TCP header */
+
 struct packet {
 	struct flow_key key __attribute__((aligned(8)));	/* read as words where it is hashed */
 	u32 network;		/* offset of the IP header */

@@ -57,14 +57,33 @@ struct icmp_header {
 	__be16 checksum;
 };
 
+static __always_inline u32 bytes_of(const struct source *from)
+{
+	return from->copy ? from->bytes : from->skb->len;
+}
+
+static __always_inline u32 gso_size_of(const struct source *from)
+{
+	return from->copy ? from->gso_size : from->skb->gso_size;
+}
+
 /*
  * A header of the packet: in place where it lies in the linear area, else copied into `buffer`. Copied, not pulled:
  * pulling makes the kernel unshare a cloned buffer, and TCP sends clones only.
  */
-static __always_inline void *header_at(struct __sk_buff *skb, u64 offset, void *buffer, u32 size)
+static __always_inline void *header_at(const struct source *from, u64 offset, void *buffer, u32 size)
 {
-	void *data = (void *)(long)skb->data;
+	struct __sk_buff *skb = from->skb;
+	void *data;
 
+	/* Constants, because the verifier knows no variable places on the stack. */
+	if (from->copy && offset == 0 && size <= COPIED_BYTES)
+		return from->copy;
+	if (from->copy && offset == sizeof(struct iphdr) && size <= COPIED_BYTES - sizeof(struct iphdr))
+		return from->copy + sizeof(struct iphdr);
+	if (from->copy)
+		return bpf_probe_read_kernel(buffer, size, (void *)(from->base + offset)) ? NULL : buffer;
+	data = (void *)(long)skb->data;
 	/* Else clang checks one register and adds another: "R7 offset is outside of the packet". */
 	asm volatile("" : "+r"(offset));
 	if (offset > OFFSET_LIMIT)
@@ -77,17 +96,17 @@ static __always_inline void *header_at(struct __sk_buff *skb, u64 offset, void *
 }
 
 /* A header that must also lie within the datagram. */
-static __always_inline void *inner_header_at(struct __sk_buff *skb, const struct packet *packet, u32 offset,
+static __always_inline void *inner_header_at(const struct source *from, const struct packet *packet, u32 offset,
 					     void *buffer, u32 size)
 {
 	if (offset + size > packet->end)
 		return NULL;
-	return header_at(skb, offset, buffer, size);
+	return header_at(from, offset, buffer, size);
 }
 
-static __always_inline int parse_ethernet(struct __sk_buff *skb, struct packet *packet)
+static __always_inline int parse_ethernet(const struct source *from, struct packet *packet)
 {
-	struct ethhdr buffer, *ethernet = header_at(skb, 0, &buffer, sizeof(buffer));
+	struct ethhdr buffer, *ethernet = header_at(from, 0, &buffer, sizeof(buffer));
 	u32 offset = sizeof(*ethernet);
 	__be16 type;
 
@@ -104,7 +123,7 @@ static __always_inline int parse_ethernet(struct __sk_buff *skb, struct packet *
 			break;
 		if (i == VLAN_TAGS)
 			return COUNTER_IGNORED_DEEP_HEADERS;
-		tag = header_at(skb, offset, &tag_buffer, sizeof(*tag));
+		tag = header_at(from, offset, &tag_buffer, sizeof(*tag));
 		if (!tag)
 			return COUNTER_IGNORED_TRUNCATED_LINK;
 		type = tag->type;
@@ -118,9 +137,9 @@ static __always_inline int parse_ethernet(struct __sk_buff *skb, struct packet *
 	return IN_FLOW;
 }
 
-static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *packet)
+static __always_inline int parse_ipv4(const struct source *from, struct packet *packet)
 {
-	struct iphdr buffer, *ip = header_at(skb, packet->network, &buffer, sizeof(buffer));
+	struct iphdr buffer, *ip = header_at(from, packet->network, &buffer, sizeof(buffer));
 	u32 header_bytes, total_bytes, fragment;
 
 	if (!ip)
@@ -128,8 +147,8 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pack
 	header_bytes = ip->ihl * 4;
 	total_bytes = bpf_ntohs(ip->tot_len);
 	/* A GSO packet of more than 64 kB has no total length (BIG TCP). */
-	if (!total_bytes && skb->gso_size)
-		total_bytes = skb->len - packet->network;
+	if (!total_bytes && gso_size_of(from))
+		total_bytes = bytes_of(from) - packet->network;
 	if (ip->version != 4 || header_bytes < sizeof(*ip) || total_bytes < header_bytes)
 		return COUNTER_IGNORED_BAD_IP;
 	packet->key.src_addr[10] = packet->key.src_addr[11] = 0xff;
@@ -150,7 +169,7 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pack
 }
 
 /* Walk the extension headers to the first that is none; a later fragment ends the walk. */
-static __always_inline int parse_extensions(struct __sk_buff *skb, struct packet *packet)
+static __always_inline int parse_extensions(const struct source *from, struct packet *packet)
 {
 	u8 next = packet->key.protocol;
 
@@ -166,7 +185,7 @@ static __always_inline int parse_extensions(struct __sk_buff *skb, struct packet
 			break;
 		if (i == EXTENSION_HEADERS)
 			return COUNTER_IGNORED_DEEP_HEADERS;
-		extension = inner_header_at(skb, packet, packet->transport, &buffer, sizeof(buffer));
+		extension = inner_header_at(from, packet, packet->transport, &buffer, sizeof(buffer));
 		if (!extension)
 			return COUNTER_IGNORED_TRUNCATED_IP;
 		bytes = (extension->length + 1) * 8;
@@ -191,9 +210,9 @@ static __always_inline int parse_extensions(struct __sk_buff *skb, struct packet
 	return IN_FLOW;
 }
 
-static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *packet)
+static __always_inline int parse_ipv6(const struct source *from, struct packet *packet)
 {
-	struct ipv6hdr buffer, *ip = header_at(skb, packet->network, &buffer, sizeof(buffer));
+	struct ipv6hdr buffer, *ip = header_at(from, packet->network, &buffer, sizeof(buffer));
 	u32 payload_bytes;
 
 	if (!ip)
@@ -208,14 +227,14 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *pack
 	payload_bytes = bpf_ntohs(ip->payload_len);
 	packet->end = packet->transport + payload_bytes;
 	/* RFC 2675: a jumbogram's length is in its hop-by-hop options; a GSO packet of more than 64 kB has none. */
-	if (!payload_bytes && (skb->gso_size || ip->nexthdr == IPPROTO_HOPOPTS))
-		packet->end = skb->len;
-	return parse_extensions(skb, packet);
+	if (!payload_bytes && (gso_size_of(from) || ip->nexthdr == IPPROTO_HOPOPTS))
+		packet->end = bytes_of(from);
+	return parse_extensions(from, packet);
 }
 
-static __always_inline int parse_tcp(struct __sk_buff *skb, struct packet *packet)
+static __always_inline int parse_tcp(const struct source *from, struct packet *packet)
 {
-	struct tcp_header buffer, *tcp = inner_header_at(skb, packet, packet->transport, &buffer, sizeof(buffer));
+	struct tcp_header buffer, *tcp = inner_header_at(from, packet, packet->transport, &buffer, sizeof(buffer));
 
 	if (!tcp)
 		return COUNTER_IGNORED_TRUNCATED_TRANSPORT;
@@ -231,14 +250,14 @@ static __always_inline int parse_tcp(struct __sk_buff *skb, struct packet *packe
 	return IN_FLOW;
 }
 
-static __always_inline int parse_transport(struct __sk_buff *skb, struct packet *packet)
+static __always_inline int parse_transport(const struct source *from, struct packet *packet)
 {
 	if (packet->key.protocol == IPPROTO_TCP)
-		return parse_tcp(skb, packet);
+		return parse_tcp(from, packet);
 	if (packet->key.protocol == IPPROTO_UDP || packet->key.protocol == IPPROTO_SCTP) {
 		struct port_header buffer, *ports;
 
-		ports = inner_header_at(skb, packet, packet->transport, &buffer, sizeof(buffer));
+		ports = inner_header_at(from, packet, packet->transport, &buffer, sizeof(buffer));
 		if (!ports)
 			return COUNTER_IGNORED_TRUNCATED_TRANSPORT;
 		packet->key.src_port = bpf_ntohs(ports->src_port);
@@ -249,7 +268,7 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct packet 
 	if (packet->key.protocol == IPPROTO_ICMP || packet->key.protocol == IPPROTO_ICMPV6) {
 		struct icmp_header buffer, *icmp;
 
-		icmp = inner_header_at(skb, packet, packet->transport, &buffer, sizeof(buffer));
+		icmp = inner_header_at(from, packet, packet->transport, &buffer, sizeof(buffer));
 		if (!icmp)
 			return COUNTER_IGNORED_TRUNCATED_TRANSPORT;
 		packet->key.icmp_type = icmp->type;
@@ -258,30 +277,35 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct packet 
 	return IN_FLOW;
 }
 
-/* Fill `packet`, which is all zero. Returns IN_FLOW, a counter, or NOT_IP. */
-static __always_inline int parse(struct __sk_buff *skb, int has_ethernet, struct packet *packet)
+/* The datagram of which `packet` has the Ethernet type and the offset. Returns IN_FLOW, a counter, or NOT_IP. */
+static __always_inline int parse_datagram(const struct source *from, struct packet *packet)
 {
-	int end = IN_FLOW;
+	int end = NOT_IP;
 
-	if (has_ethernet)
-		end = parse_ethernet(skb, packet);
-	else
-		packet->eth_type = bpf_ntohs(skb->protocol);
-	if (end != IN_FLOW)
-		return end;
 	if (packet->eth_type == ETH_P_IP)
-		end = parse_ipv4(skb, packet);
+		end = parse_ipv4(from, packet);
 	else if (packet->eth_type == ETH_P_IPV6)
-		end = parse_ipv6(skb, packet);
-	else
-		return NOT_IP;
+		end = parse_ipv6(from, packet);
 	if (end != IN_FLOW)
 		return end;
 	if (packet->fragment == FRAGMENT_LATER) {
 		recall_fragment(packet);
 		return IN_FLOW;
 	}
-	end = parse_transport(skb, packet);
+	return parse_transport(from, packet);
+}
+
+/* Fill `packet`, which is all zero. Returns IN_FLOW, a counter, or NOT_IP. */
+static __always_inline int parse(const struct source *from, int has_ethernet, struct packet *packet)
+{
+	int end = IN_FLOW;
+
+	if (has_ethernet)
+		end = parse_ethernet(from, packet);
+	else
+		packet->eth_type = bpf_ntohs(from->skb->protocol);
+	if (end == IN_FLOW)
+		end = parse_datagram(from, packet);
 	if (end == IN_FLOW && packet->fragment == FRAGMENT_FIRST)
 		remember_fragment(packet);
 	return end;

@@ -1,6 +1,6 @@
 """The agent: the tree of its tasks, how they are wired, and how it ends.
 
-    signals ── services (metrics) ── exporting (one task an exporter) ── capture (watch, poll)
+    signals ── services (metrics) ── exporting (one task an exporter) ── capture (watch, poll, consume, follow NAT)
 
 Law: an inner nursery ends before the one around it, so a stop runs through the tree in the order in which packets run
 through the agent: hooks are detached, the last epoch is drained, the queues run empty, the ledger is printed.
@@ -23,23 +23,34 @@ from typing import TYPE_CHECKING
 import trio
 
 from netwatch.address import agent_address
+from netwatch.consume import Intake, consume_events
 from netwatch.core.backoff import Backoff
+from netwatch.core.dns import DnsMatcher
+from netwatch.core.enrichment import Names
 from netwatch.core.interfaces import InterfaceRegistry
+from netwatch.core.join import JoinStore
 from netwatch.core.layout import Direction
 from netwatch.core.selection import Selection
+from netwatch.core.translations import Translations
 from netwatch.errors import OutputClosed
 from netwatch.export import NOT_DELIVERED, OUTPUT_CLOSED, ExportQueue, export_flows
 from netwatch.exporters import Exporter
 from netwatch.exporters.opening import open_exporter
 from netwatch.kernel.attach import HookPrograms
 from netwatch.kernel.attach_mode import open_attacher
+from netwatch.kernel.cgroups import Containers
+from netwatch.kernel.conntrack import follow_translations
 from netwatch.kernel.counters import KernelCounters
+from netwatch.kernel.event_source import EventSource
 from netwatch.kernel.flow_map import CHUNK_ROWS, ROW_BYTES, FlowMaps
+from netwatch.kernel.hooks import PACKET_HOOKS
 from netwatch.kernel.netlink import RouteNetlink
 from netwatch.kernel.program import Compilation, LoadedPrograms
+from netwatch.kernel.sockets import name_sockets
 from netwatch.kernel.statistics import KernelStatistics
+from netwatch.kernel.tracing import attached_tracing
 from netwatch.ledger import Ledger
-from netwatch.poll import Drain, poll_flows
+from netwatch.poll import Drain, Joiner, poll_flows
 from netwatch.status import AgentStatus, ExporterStatus
 from netwatch.watch import WatchCounts, watch_interfaces
 
@@ -88,9 +99,16 @@ async def _stop_on_signal(stop: trio.Event, *, task_status: trio.TaskStatus[None
             stop.set()
 
 
-def wall_offset_ns() -> int:
-    """Return Unix time minus CLOCK_MONOTONIC, the clock of the programs, in ns; read anew for each drain."""
-    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+class SystemClock:
+    """The clocks of this machine, read anew for each drain."""
+
+    def kernel_ns(self) -> int:
+        """Return CLOCK_MONOTONIC, which is bpf_ktime_get_ns()."""
+        return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+    def wall_offset_ns(self) -> int:
+        """Return Unix time minus CLOCK_MONOTONIC, in ns."""
+        return time.time_ns() - self.kernel_ns()
 
 
 class Agent:
@@ -107,9 +125,30 @@ class Agent:
         # Half of a queue: one batch that is being sent and one that waits are the least that a queue holds.
         rows = min(CHUNK_ROWS, config.max_queue_bytes // (2 * ROW_BYTES))
         flow_maps, counters = FlowMaps(loaded, rows), KernelCounters(loaded)
-        self._drain = Drain(flow_maps, counters, self._ledger, self._registry, self._queues, wall_offset_ns)
+        self._events = EventSource(loaded)
+        self._joiner = self._open_joiner() if config.enrich else None
+        self._drain = Drain(
+            flow_maps, counters, self._ledger, self._registry, self._queues, SystemClock(), self._joiner
+        )
         self._is_ready = False
         self._grace_ends_at = math.inf
+
+    def _open_joiner(self) -> Joiner:
+        config = self._config
+        store = JoinStore(
+            max_pending_events=config.max_pending_events,
+            max_recent_flows=config.max_recent_flows,
+            is_packet_sampled=config.sampling > 1 and config.sampling_mode == "packet",
+        )
+        containers = Containers() if "process" in config.enrich else None
+        dns = DnsMatcher(config.max_dns_questions, int(config.dns_timeout_s * 1e9))
+        intake = Intake(self._events, store, dns, containers)
+        # A short period does not wait longer than a quarter of itself: else it would drain nothing but its own grace.
+        grace_s = min(config.join_grace_s, config.active_timeout_s / 4)
+        return Joiner(intake, Translations(config.max_translations), grace_s, self._names)
+
+    def _names(self) -> Names:
+        return Names(self._loaded.drop_reasons, self._joiner.intake.containers if self._joiner else {})
 
     async def run(self) -> None:
         """Capture until the stop event, then deliver, then print the ledger; that also where something failed."""
@@ -127,7 +166,7 @@ class Agent:
                 await self._capture()
                 # What is in the kernel has to be counted even where nobody will take it.
                 with trio.CancelScope(shield=True):
-                    await self._drain.run(patience_until=self._grace_ends_at)
+                    await self._drain.run(patience_until=self._grace_ends_at, is_last=True)
                     for queue in self._queues:
                         queue.close()
                 exporting.cancel_scope.deadline = self._grace_ends_at
@@ -138,7 +177,7 @@ class Agent:
         config = self._config
         patience_s = min(config.active_timeout_s, config.grace_s)
         selection = Selection(config.interfaces, config.exclude_interfaces)
-        programs = HookPrograms(**self._loaded.programs)
+        programs = HookPrograms(**{name: self._loaded.programs[name] for name in PACKET_HOOKS})
         with RouteNetlink() as netlink:
             async with (
                 open_attacher(config.attach, programs, _DIRECTIONS[config.direction]) as attacher,
@@ -149,11 +188,23 @@ class Agent:
                 links = await capture.start(
                     watch_interfaces, netlink, selection, attacher, self._registry, self._watch_counts
                 )
-                log.info("capturing on %s", _describe(links))
-                capture.start_soon(poll_flows, self._drain, config.active_timeout_s, patience_s)
-                self._is_ready = True
-                await trio.sleep(config.duration_s or math.inf)
-                self._stop.set()
+                # After the packet hooks, and off again before them: so no drop is told of packets that they do not see.
+                with attached_tracing(self._loaded):
+                    await self._start_enriching(capture)
+                    log.info("capturing on %s", _describe(links))
+                    capture.start_soon(poll_flows, self._drain, config.active_timeout_s, patience_s)
+                    self._is_ready = True
+                    await trio.sleep(config.duration_s or math.inf)
+                    self._stop.set()
+
+    async def _start_enriching(self, capture: trio.Nursery) -> None:
+        if self._joiner is None:
+            return
+        if "process" in self._config.enrich:
+            await trio.to_thread.run_sync(name_sockets, self._loaded.maps["sockets"])
+        if "nat" in self._config.enrich:
+            capture.start_soon(follow_translations, self._joiner.translations)
+        capture.start_soon(consume_events, self._joiner.intake, self._config.ring_period_s)
 
     async def _cancel_on_stop(self, scope: trio.CancelScope) -> None:
         await self._stop.wait()
@@ -183,10 +234,14 @@ class Agent:
     def _close_ledger(self) -> None:
         for account in self._ledger.exporters:
             account.write_off(NOT_DELIVERED)
-        print(self._ledger.as_text(), file=sys.stderr, flush=True)
+        text, content = self._ledger.as_text(), self._ledger.as_json()
+        if self._joiner:
+            events = self._joiner.intake.ledger()
+            text, content = f"{text}\n{events.as_text()}", content | {"events": events.as_json()}
+        print(text, file=sys.stderr, flush=True)
         if self._config.ledger:
             try:
-                self._config.ledger.write_text(json.dumps(self._ledger.as_json(), indent=2) + "\n")
+                self._config.ledger.write_text(json.dumps(content, indent=2) + "\n")
             except OSError as error:
                 log.error("ledger %s cannot be written: %s; it is above", self._config.ledger, error.strerror)
 
@@ -215,6 +270,8 @@ class Agent:
             ),
             program_stats=statistics.programs(),
             map_bytes=statistics.maps(),
+            events=self._joiner.intake.ledger() if self._joiner else None,
+            recent_flows=len(self._joiner.intake.store.recent) if self._joiner else 0,
         )
 
 

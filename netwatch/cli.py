@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from netwatch import __version__
 from netwatch.complaint import EXIT_INTERRUPTED, complain, report
@@ -24,6 +24,10 @@ from netwatch.settings.addresses import parse_listen
 from netwatch.settings.setting import Setting
 from netwatch.settings.sources import Loaded, load
 from netwatch.settings.text import as_toml, exit_codes, toml_value
+
+if TYPE_CHECKING:
+    from netwatch.config import Config
+    from netwatch.kernel.program import ProgramSettings
 
 EXIT_USAGE, EXIT_OUTPUT, EXIT_PIPE_CLOSED = 2, 74, 141
 
@@ -80,16 +84,33 @@ def _run(arguments: argparse.Namespace) -> int:
         return _print(as_toml(loaded), 0)
     _check_ledger(loaded)
     configure_logging(loaded.config.log_level)
-    from netwatch.kernel.program import ProgramSettings, start_compiling  # noqa: PLC0415 - only this command compiles
+    from netwatch.kernel.program import start_compiling  # noqa: PLC0415 - only this command compiles
     from netwatch.kernel.requirement import require_kernel  # noqa: PLC0415
 
     require_kernel()
     config = loaded.config
-    settings = ProgramSettings(config.max_flows, config.max_fragments, config.sampling, config.gso)
-    compilation = start_compiling(settings)
+    compilation = start_compiling(_program_settings(config))
     from netwatch.agent import run  # noqa: PLC0415 - numpy and trio take 0.2 s: while the compiler runs
 
     return run(config, compilation)
+
+
+def _program_settings(config: Config) -> ProgramSettings:
+    from netwatch.kernel.program import ProgramSettings, network_namespace  # noqa: PLC0415
+
+    return ProgramSettings(
+        max_flows=config.max_flows,
+        max_fragments=config.max_fragments,
+        sampling=config.sampling,
+        sampling_mode=config.sampling_mode,
+        gso=config.gso,
+        enrich=config.enrich,
+        ring_bytes=config.ring_bytes,
+        drop_window_s=config.drop_window_s,
+        rtt_fraction=config.rtt_fraction,
+        dns_ports=config.dns_ports,
+        network_namespace=network_namespace() if config.enrich_namespace == "own" else 0,
+    )
 
 
 def _collect(arguments: argparse.Namespace) -> int:
@@ -146,7 +167,9 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_COLLECT_LISTEN,
         help="a port alone is on loopback (%(default)s)",
     )
-    collect.add_argument("--format", choices=("table", "json"), help="table on a terminal, JSON lines otherwise")
+    collect.add_argument(
+        "--format", choices=("table", "wide", "json"), help="table on a terminal, JSON lines otherwise"
+    )
     commands.add_parser(
         "check",
         help="say whether this machine can run netwatch",

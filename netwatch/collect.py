@@ -2,7 +2,7 @@
 
 Law: a message is acknowledged when all its lines are written. The end waits for the message that is being printed, so
 that its sender does not send it again.
-Neighbours: `exporters/collector.py` receives, `exporters/pbflow_reader.py` reads, `core/record.py` and
+Neighbours: `exporters/collector.py` receives, `exporters/pbflow_reader.py` reads, `core/json_lines.py` and
 `core/table.py` make the text, `output.py` writes it; `cli.py` calls run().
 """
 
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from netwatch.core.record import FlowRecord, format_json
+from netwatch.core.json_lines import format_json
+from netwatch.core.record import FlowRecord
 from netwatch.core.table import Table
 from netwatch.errors import OutputClosed
 from netwatch.exporters.collector import serve
@@ -69,7 +70,11 @@ class Printer:
     format: OutputFormat
     output: Output = attrs.field(factory=lambda: Output("stdout", 1))
     received: Received = attrs.field(factory=Received)
-    _table: Table = attrs.field(factory=Table)
+    _table: Table = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Make the table that the format names."""
+        self._table = Table(is_wide=self.format == "wide")
 
     async def print_message(self, records: Iterable[FlowRecord]) -> None:
         """Write all records. Raises OutputClosed and DeliveryFailed; cancelled, a line may be cut off."""
@@ -85,9 +90,9 @@ class Printer:
         self.received.messages += 1
 
     def _text(self, records: list[FlowRecord]) -> str:
-        if self.format == "table":
-            return self._table.format(records, self.output.width())
-        return "".join(f"{format_json(record)}\n" for record in records)
+        if self.format == "json":
+            return "".join(f"{format_json(record)}\n" for record in records)
+        return self._table.format(records, self.output.width())
 
 
 async def collect(listen: str, printer: Printer) -> None:

@@ -25,14 +25,20 @@ from netwatch.settings.kinds import (
     IpAddress,
     ListenAddress,
     Optional,
+    Port,
+    PowerOfTwo,
     Seconds,
     Several,
     Switch,
+    Switches,
 )
 from netwatch.settings.setting import setting, settings_of
 
 CapturedDirection = Literal["ingress", "egress", "both"]
-OutputFormat = Literal["table", "json"]
+OutputFormat = Literal["table", "wide", "json"]
+Sampled = Literal["packet", "flow"]
+Namespaces = Literal["own", "all"]
+Enrichment = Literal["drops", "rtt", "dns", "tcp", "process", "interfaces", "overflow", "nat"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Attach = Literal["auto", "tcx", "tc"]
 Gso = Literal["wire", "skb"]
@@ -100,6 +106,106 @@ class Config:
         limits="32 bits in the record; packets not looked at are in the ledger as ignored (not sampled)",
         flag="--sampling N",
     )
+    sampling_mode: Sampled = setting(
+        Choice[Sampled](get_args(Sampled)),
+        "packet",
+        "what is sampled: one `packet` in N, or one `flow` in N, all packets of it, both directions",
+        why="a sample of packets keeps all large flows",
+        limits="by `packet`, what is known of a flow is told only if one of its packets was looked at",
+    )
+    enrich: tuple[Enrichment, ...] = setting(
+        Switches(Choice[Enrichment](get_args(Enrichment)), len(get_args(Enrichment))),
+        get_args(Enrichment),
+        "what to find out beside counting, each word a switch: `drops`, `rtt`, `dns`, `tcp` (retransmissions, states, "
+        "resets), `process`, `interfaces` (a flow's seventh and more), `overflow` (what the full map cannot take), `nat`",
+        why="each costs little; one that is off is not compiled in",
+        limits="`[]` (`--enrich none`) for none",
+        flag="--enrich WORD",
+    )
+    enrich_namespace: Namespaces = setting(
+        Choice[Namespaces](get_args(Namespaces)),
+        "own",
+        "whose drops and connections are told: of our `own` network namespace, or of `all` on the machine",
+        why="those of others belong to flows that our interfaces may never see",
+        limits="with `all`, namespaces that use the same addresses are not told apart",
+    )
+    ring_bytes: int = setting(
+        PowerOfTwo(65_536, 1 << 30),
+        8 * _MIB,
+        "ring through which the kernel tells what it found out",
+        why="65,536 events of 128 B: 131 ms of 500,000 a second; emptied each `ring_period_s`, or when a quarter is full",
+        limits="64 KiB to 1 GiB, a power of 2; an event that finds no room is lost and counted",
+    )
+    ring_period_s: float = setting(
+        Seconds(0.001, 10),
+        0.1,
+        "how long an event may stay in the ring",
+        why="ten wake-ups a second cost nothing to speak of",
+        limits="1 ms to 10 s; the programs wake us earlier when a quarter of the ring is full",
+    )
+    join_grace_s: float = setting(
+        Seconds(0.001, 10, zero_means="none"),
+        0.05,
+        "how long a drain waits for what is still to be told of its flows",
+        why="a packet may wait in queues for milliseconds before it is dropped; what comes later is a record of its own",
+        limits="0 to 10 s, and below `active_timeout_s`: a shorter period waits a quarter of it",
+    )
+    max_pending_events: int = setting(
+        Count(1024, 1 << 26),
+        262_144,
+        "events that wait for their flow",
+        why="two of each of 131,072 flows; 31 MB at the worst",
+        limits="67,108,864; the oldest are lost and counted",
+    )
+    max_recent_flows: int = setting(
+        Count(0, 1 << 24),
+        131_072,
+        "flows that have been exported and are remembered, for what is told of them later",
+        why="as many as one drain can have (`max_flows`); 12 MB at the worst",
+        limits="16,777,216; the oldest are forgotten: what is told of them later counts as of no flow",
+    )
+    drop_window_s: float = setting(
+        Seconds(0.001, 10, zero_means="merge none"),
+        0.01,
+        "drops of one flow for one reason that come within so long are told together",
+        why="a flood of 500,000 drops of a flow is 100 events a second; the sums stay exact",
+        limits="0 to 10 s",
+    )
+    rtt_fraction: int = setting(
+        Count(1, 1024),
+        8,
+        "a round-trip time is told when it has moved by more than 1/N, and once in each drain",
+        why="the kernel smooths over eight samples itself",
+        limits="1,024",
+    )
+    dns_ports: tuple[int, ...] = setting(
+        Several(Port(), 4),
+        (53,),
+        "UDP and TCP ports of DNS servers",
+        why="RFC 1035",
+        limits="4 ports",
+    )
+    dns_timeout_s: float = setting(
+        Seconds(0.05, 600),
+        5.0,
+        "a DNS question without an answer for so long has failed",
+        why="resolv.conf's timeout: the client asks again",
+        limits="50 ms to 10 min",
+    )
+    max_dns_questions: int = setting(
+        Count(1, 1 << 22),
+        65_536,
+        "DNS questions that wait for their answer",
+        why="13,000 a second x 5 s; 43 MB at the worst, with names of 255 bytes",
+        limits="4,194,304; the oldest are forgotten: their answers have no latency",
+    )
+    max_translations: int = setting(
+        Count(1, 1 << 24),
+        65_536,
+        "translated connections (NAT) that are remembered",
+        why="as many as conntrack takes on a machine of 4 GB; 20 MB at the worst",
+        limits="16,777,216; the oldest are forgotten: their flows show no translation",
+    )
     direction: CapturedDirection = setting(
         Choice[CapturedDirection](get_args(CapturedDirection)),
         "both",
@@ -119,9 +225,9 @@ class Config:
     format: OutputFormat | None = setting(
         Optional(Choice[OutputFormat](get_args(OutputFormat))),
         None,
-        "what `stdout` prints: `table` or `json`, one line a flow",
+        "what `stdout` prints: `table`, `wide` (all columns, however long the line) or `json`, one line a flow",
         why="a table on a terminal, JSON lines otherwise",
-        flag="--format table|json",
+        flag="--format table|wide|json",
     )
     ledger: Path | None = setting(
         Optional(FilePath()),

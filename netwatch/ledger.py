@@ -49,7 +49,7 @@ class FlowAmount:
 
 @attrs.frozen(order=True)
 class Loss:
-    """Where something was lost, and why: `stage` is kernel, drain, queue, export or shutdown."""
+    """Where something was lost, and why: `stage` is kernel, join, queue, export or shutdown."""
 
     stage: str
     reason: str
@@ -69,12 +69,26 @@ class EpochCount:
     ignored: Mapping[str, Amount]  # by reason
     lost: Mapping[Loss, FlowAmount]
     drained: FlowAmount
+    in_ring: Amount = Amount()  # found the flow map full, and went through the ring instead
 
     @property
     def missing(self) -> Amount:
         """What the audit does not find again: zero, or a bug. Negative: counted twice."""
         lost = sum(self.lost.values(), FlowAmount()).amount
-        return total(self.seen) - self.duplicate - total(self.ignored) - lost - self.drained.amount
+        found = self.duplicate + total(self.ignored) + lost + self.drained.amount + self.in_ring
+        return total(self.seen) - found
+
+
+@attrs.frozen
+class Overflow:
+    """What became of packets that found the flow map full and went through the ring."""
+
+    drained: FlowAmount = FlowAmount()
+    duplicate: Amount = Amount()
+    lost: FlowAmount = FlowAmount()
+
+
+PENDING_FULL = Loss("join", "too many pending events")
 
 
 @attrs.define
@@ -135,6 +149,13 @@ class Ledger:
         if missing != Amount():
             self.mismatches += 1
         return missing
+
+    def add_overflow(self, overflow: Overflow) -> None:
+        """Add what came through the ring because the flow map was full: what it became counts as if it had been drained."""
+        self.drained += overflow.drained
+        self.duplicate += overflow.duplicate
+        if overflow.lost != FlowAmount():
+            self.lost[PENDING_FULL] = self.lost.get(PENDING_FULL, FlowAmount()) + overflow.lost
 
     def balances(self, account: ExporterLedger) -> bool:
         """Say whether an exporter's account closes: all that was seen is accounted for and nothing is in flight."""

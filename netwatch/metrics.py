@@ -20,8 +20,9 @@ from netwatch import __version__
 from netwatch.core.audit import KERNEL_LOSSES
 from netwatch.core.batch import InterfaceNames
 from netwatch.core.layout import direction_of, ifindex_of
+from netwatch.event_ledger import EventLedger
 from netwatch.export import EXPORT_LOSSES
-from netwatch.ledger import Amount, FlowAmount, Ledger, Loss
+from netwatch.ledger import PENDING_FULL, Amount, FlowAmount, Ledger, Loss
 from netwatch.status import DRAIN_BUCKETS_S, AgentStatus, DrainTimes
 
 Reading = tuple[Ledger, AgentStatus, InterfaceNames]
@@ -35,6 +36,7 @@ _PACKET_UNITS = ("packets", "bytes")
 _FLOW_UNITS = ("flows", *_PACKET_UNITS)
 _SUBJECTS = MappingProxyType({"flows": "Flows", "packets": "Packets", "bytes": "Bytes of the packets"})
 
+_EVENT_ENDS = ("joined", "continued", "drop_only", "unclaimed", "not_sampled", "evicted")
 _GONE = "gone"
 _NS_PER_S = 1e9
 
@@ -63,6 +65,9 @@ class _AgentCollector(Collector):
         yield from _exporters(ledger, status)
         yield from _drains(ledger, status)
         yield from _kernel(status)
+        if status.events:
+            yield from _events(status.events)
+            yield _gauge("recent_flows", "Exported flows that are remembered.", (), [((), status.recent_flows)])
 
 
 def _packets(ledger: Ledger, names: InterfaceNames) -> Iterator[Metric]:
@@ -75,7 +80,9 @@ def _packets(ledger: Ledger, names: InterfaceNames) -> Iterator[Metric]:
     what = "left out by a setting, or because they are not IP that can be counted"
     yield from _amounts(_counter, "ignored", what, ("reason",), ignored, units=_PACKET_UNITS)
     what = "lost before any exporter had them"
-    yield from _amounts(_counter, "lost", what, ("stage", "reason"), _losses(ledger.lost, KERNEL_LOSSES))
+    yield from _amounts(
+        _counter, "lost", what, ("stage", "reason"), _losses(ledger.lost, (*KERNEL_LOSSES, PENDING_FULL))
+    )
     yield from _amounts(_counter, "drained", "drained from the flow map", (), [((), ledger.drained)])
 
 
@@ -121,6 +128,29 @@ def _kernel(status: AgentStatus) -> Iterator[Metric]:
     yield _counter("program_run_seconds", help_text, ("program",), seconds)
     memory = [((used.map,), used.bytes) for used in status.map_bytes]
     yield _gauge("map_memory_bytes", "Kernel memory that a BPF map occupies.", ("map",), memory)
+
+
+def _events(events: EventLedger) -> Iterator[Metric]:
+    kernel, kinds = events.kernel, [(kind.name.lower(), kind) for kind in events.ends]
+    for name, counts, what in (
+        ("made", kernel.made, "that a program had to tell, lost ones included"),
+        ("ring_lost", kernel.lost, "that found the ring full"),
+        ("thinned", kernel.thinned, "that were merged into others, or said nothing new: they were never made"),
+    ):
+        samples = [((label,), counts.get(kind, 0)) for label, kind in kinds]
+        yield _counter(f"events_{name}", f"Events {what}.", ("kind",), samples)
+    ends = [((label, end), getattr(events.ends[kind], end)) for label, kind in kinds for end in _EVENT_ENDS]
+    yield _counter(
+        "events_ended", "Events by where they ended: evicted ones were lost for room.", ("kind", "end"), ends
+    )
+    held = [((label,), events.ends[kind].held) for label, kind in kinds]
+    yield _gauge("events_held", "Events that wait for their flow.", ("kind",), held)
+    yield _counter(
+        "ring_wakeups", "Times that a program asked for the ring to be emptied early.", (), [((), kernel.wakes)]
+    )
+    missed = [((name,), count) for name, count in kernel.missed.items()]
+    help_text = "Runs that the kernel left out, because the program was running on that CPU already."
+    yield _counter("program_missed_runs", help_text, ("program",), missed)
 
 
 def _hook_labels(hook: int, names: InterfaceNames) -> _Labels:

@@ -18,15 +18,21 @@ import trio
 
 from netwatch.core.audit import EpochCounters, account_epoch
 from netwatch.core.batch import FlowBatch, InterfaceNames
+from netwatch.core.enrichment import NOTHING, Enrichment, Names
 from netwatch.core.interfaces import InterfaceRegistry
+from netwatch.core.rows import pick
 from netwatch.export import ExportQueue
-from netwatch.ledger import Amount, FlowAmount, Ledger
+from netwatch.ledger import Amount, FlowAmount, Ledger, Overflow
 from netwatch.status import DrainTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from netwatch.consume import Intake
+    from netwatch.core.join import Joining
+    from netwatch.core.translations import Translations
 
 log = logging.getLogger(__name__)
 
@@ -66,43 +72,87 @@ class DrainStatistics:
     times: DrainTimes = attrs.Factory(DrainTimes)
 
 
+class Clock(Protocol):
+    """The two clocks of a drain."""
+
+    def kernel_ns(self) -> int:
+        """Return CLOCK_MONOTONIC, by which the programs tell the time."""
+        ...
+
+    def wall_offset_ns(self) -> int:
+        """Return Unix time minus CLOCK_MONOTONIC."""
+        ...
+
+
+@attrs.define(eq=False)
+class Joiner:
+    """What a drain needs to join flows with events."""
+
+    intake: Intake
+    translations: Translations
+    grace_s: float
+    names: Callable[[], Names]
+
+
 @attrs.define(eq=False)
 class Drain:
-    """All that one drain needs. `wall_offset_ns` tells Unix time minus CLOCK_MONOTONIC."""
+    """All that one drain needs. Without a joiner flows leave as they are."""
 
     flows: FlowSource
     counters: CounterSource
     ledger: Ledger
     registry: InterfaceRegistry
     queues: Sequence[ExportQueue]
-    wall_offset_ns: Callable[[], int]
+    clock: Clock
+    joiner: Joiner | None = None
     statistics: DrainStatistics = attrs.Factory(DrainStatistics)
 
-    async def run(self, patience_until: float) -> None:
+    async def run(self, patience_until: float, *, is_last: bool = False) -> None:
         """Close the epoch and hand on all of it; full queues are waited for until `patience_until` (trio time).
 
-        Not to be cancelled: what was read of an epoch and what was not could not be told apart afterwards.
+        With `is_last`, what still waits for its flow leaves as well. Not to be cancelled: what was read of an epoch and what
+        was not could not be told apart afterwards.
         """
         started = trio.current_time()
         for _ in self.flows.clear_idle():
             await trio.lowlevel.checkpoint()
         await trio.to_thread.run_sync(self.flows.flip)
-        counted = self.counters.read(self.flows.epoch - 1)
-        names, offset_ns = self.registry.snapshot(), self.wall_offset_ns()
+        closed_ns = self.clock.kernel_ns()
+        epoch = self.flows.epoch - 1
+        counted = self.counters.read(epoch)
+        joining = await self._begin_join(epoch, closed_ns, is_last)
+        hand_on = _HandOn(
+            self.queues, patience_until, self.clock.wall_offset_ns(), self.registry.snapshot(), self.joiner
+        )
         rows, drained = 0, FlowAmount()
         for keys, values in self.flows.read_closed():
             rows += len(keys)
-            batch = own_batch(keys, values, offset_ns, names)
-            drained += FlowAmount(batch.flows, batch.packets, batch.bytes)
-            if batch.flows:
-                for queue in self.queues:
-                    await queue.put(batch, patience_until)
-            await trio.lowlevel.checkpoint()
+            keys, values = own_rows(keys, values)
+            drained += await hand_on(keys, values, joining.join(keys, values) if joining else NOTHING)
         self._audit(counted, drained)
+        if joining:
+            self.ledger.add_overflow(await self._end_join(joining, hand_on))
         self.registry.drained()
         self.statistics.last_rows = rows
         self.statistics.peak_rows = max(self.statistics.peak_rows, rows)
         self.statistics.times = self.statistics.times.added(trio.current_time() - started)
+
+    async def _begin_join(self, epoch: int, closed_ns: int, is_last: bool) -> Joining | None:
+        if self.joiner is None:
+            return None
+        # The rows wait in the kernel: the closed map stays as it is until the next drain.
+        await trio.sleep(self.joiner.grace_s)
+        await self.joiner.intake.close_epoch(epoch, closed_ns)
+        return self.joiner.intake.store.close(closed_ns, final=is_last)
+
+    async def _end_join(self, joining: Joining, hand_on: _HandOn) -> Overflow:
+        """Hand on what came through the ring: flows that found the map full, and facts that found no row."""
+        keys, values = joining.overflow_rows()
+        drained = await hand_on(keys, values, joining.join(keys, values))
+        await hand_on(*joining.finish())
+        assert self.joiner is not None
+        self.joiner.translations.drained()
+        return Overflow(drained, Amount(joining.duplicate_packets, joining.duplicate_bytes), joining.lost)
 
     def _audit(self, counted: EpochCounters, drained: FlowAmount) -> None:
         missing = self.ledger.add_epoch(account_epoch(counted, drained))
@@ -113,10 +163,33 @@ class Drain:
             )
 
 
-def own_batch(
-    keys: NDArray[np.void], values: NDArray[np.void], wall_offset_ns: int, interfaces: InterfaceNames
-) -> FlowBatch:
-    """Copy rows (n,) of FLOW_KEY and FLOW_VALUE out of the drain's buffers into a batch of their own.
+@attrs.frozen(eq=False)
+class _HandOn:
+    """Makes batches of the rows of one drain, and puts them before each exporter."""
+
+    queues: Sequence[ExportQueue]
+    patience_until: float
+    wall_offset_ns: int
+    interfaces: InterfaceNames
+    joiner: Joiner | None
+
+    async def __call__(self, keys: NDArray[np.void], values: NDArray[np.void], enrichment: Enrichment) -> FlowAmount:
+        """Return what was handed on."""
+        if self.joiner and len(keys):
+            translated = self.joiner.translations.lookup(keys)
+            if len(translated):
+                enrichment = attrs.evolve(enrichment, translation=translated)
+        names = self.joiner.names() if self.joiner else Names()
+        batch = FlowBatch(keys, values, self.wall_offset_ns, self.interfaces, enrichment, names)
+        if batch.flows:
+            for queue in self.queues:
+                await queue.put(batch, self.patience_until)
+        await trio.lowlevel.checkpoint()
+        return FlowAmount(batch.flows, batch.packets, batch.bytes)
+
+
+def own_rows(keys: NDArray[np.void], values: NDArray[np.void]) -> tuple[NDArray[np.void], NDArray[np.void]]:
+    """Copy rows (n,) of FLOW_KEY and FLOW_VALUE out of the drain's buffers.
 
     Rows without packets stay behind: in them a flow's home only lives on. A home that is also among the observed
     hooks, because it moved, is taken out there.
@@ -125,10 +198,10 @@ def own_batch(
     if counted.all():
         keys, values = keys.copy(), values.copy()
     else:
-        keys, values = keys[counted], values[counted]
+        keys, values = pick(keys, counted), pick(values, counted)
     observed = values["observed"]
     observed[observed == values["home"][:, None]] = 0
-    return FlowBatch(keys, values, wall_offset_ns, interfaces)
+    return keys, values
 
 
 async def poll_flows(drain: Drain, period_s: float, patience_s: float) -> None:

@@ -11,6 +11,7 @@ from bisect import bisect_left
 import attrs
 
 from netwatch.core.layout import Direction
+from netwatch.event_ledger import EventLedger
 
 # Upper limits of the buckets. 18 ms is a drain of 100,000 flows; one of 16 million takes 3 s.
 DRAIN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -70,3 +71,5 @@ class AgentStatus:
     attached: tuple[tuple[str, Direction], ...] = ()
     program_stats: tuple[ProgramStats, ...] = ()
     map_bytes: tuple[MapMemory, ...] = ()
+    events: EventLedger | None = None
+    recent_flows: int = 0

@@ -69,7 +69,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     configs: list[Config] = []
 
     def run(config: Config, compilation: ProgramSettings) -> int:
-        assert compilation == ProgramSettings(config.max_flows, config.max_fragments, config.sampling, config.gso)
+        assert (compilation.max_flows, compilation.sampling) == (config.max_flows, config.sampling)
+        assert (compilation.enrich, compilation.dns_ports) == (config.enrich, config.dns_ports)
         configs.append(config)
         return 0
 
@@ -148,7 +149,7 @@ def test_mistyped_command_line(arguments: list[str], complaint: str, cli: Cli) -
         (["--max-flows", "many"], ["--max-flows", "'many'", "whole number"]),
         (["--sampling", "0"], ["--sampling", "0", "from 1"]),
         (["--direction", "egres"], ["--direction", "did you mean egress?"]),
-        (["--format", "xml"], ["--format", "table or json"]),
+        (["--format", "xml"], ["--format", "table or wide or json"]),
         (["--log-level", "loud"], ["--log-level", "debug or info"]),
         (["--attach", "xdp"], ["--attach", "auto or tcx or tc"]),
         (["--gso", "both"], ["--gso", "wire or skb"]),

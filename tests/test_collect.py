@@ -20,8 +20,9 @@ import pytest
 import trio
 
 from netwatch.core.batch import Message
+from netwatch.core.batch_records import records_of
+from netwatch.core.json_lines import format_json
 from netwatch.core.pbflow import PbflowEncoder
-from netwatch.core.record import format_json, records_of
 from netwatch.errors import DeliveryFailed
 from netwatch.exporters.grpc import GrpcExporter, GrpcSettings
 from tests.core.flows import Flow, batch_of
@@ -99,9 +100,10 @@ def test_acknowledged_is_printed() -> None:
     assert [json.loads(line)["AgentIP"] for line in output.splitlines()] == [AGENT_IP] * MESSAGES[0].flows
 
 
-def test_table() -> None:
-    """Every flow is a row below a header."""
-    with collecting("--format", "table") as collect:
+@pytest.mark.parametrize("format_", ["table", "wide"])
+def test_table(format_: str) -> None:
+    """Every flow is a row below a header, in both tables."""
+    with collecting("--format", format_) as collect:
         send(collect.port, *MESSAGES)
         output, said = collect.end()
     rows = [line for line in output.splitlines() if not line.startswith("TIME")]

@@ -47,14 +47,17 @@ def test_foreign_things_have_one_importer(module: str) -> None:
         assert allowed is None or module.startswith(allowed), f"{module} imports {name}"
 
 
+PURE = ("netwatch.core", "netwatch.errors", "netwatch.ledger", "netwatch.event_ledger")
+
+
 @pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("core/")])
 def test_the_core_is_pure(module: str) -> None:
-    """The core imports nothing that acts, and of netwatch only the core, the errors and the ledger's amounts."""
+    """The core imports nothing that acts, and of netwatch only the core, the errors and the ledgers' amounts."""
     for name in imports(module):
         top = name.partition(".")[0]
         assert top not in NOT_IN_CORE, f"{module} imports {name}"
         if top == "netwatch":
-            assert name.startswith(("netwatch.core", "netwatch.errors", "netwatch.ledger")), f"{module} imports {name}"
+            assert name.startswith(PURE), f"{module} imports {name}"
 
 
 def test_the_core_awaits_nothing() -> None:

@@ -41,6 +41,7 @@ ENUMS = (
     ("END_{}", layout.FlowEnd),
 )
 PROGRAM_BITS = {"PROGRAM_EGRESS": compile._EGRESS, "PROGRAM_IP": compile._IP, "PROGRAM_KIND_MARK": compile._KIND_MARK}
+PROGRAM_BITS |= {"RING_MARK": compile._RING_MARK}
 EPOCHS = (0, 1, 2, 3, 4, 5, 1_000_003)
 
 

@@ -15,7 +15,8 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from netwatch.core.batch import InterfaceNames
-from netwatch.core.layout import Direction, hook_of
+from netwatch.core.layout import Direction, EventKind, hook_of
+from netwatch.event_ledger import EventEnds, EventLedger, KernelEvents
 from netwatch.ledger import Amount, EpochCount, FlowAmount, Ledger, Loss
 from netwatch.metrics import Metrics
 from netwatch.status import AgentStatus, DrainTimes, ExporterStatus, MapMemory, ProgramStats
@@ -86,9 +87,25 @@ def test_terms_of_the_ledger() -> None:
     assert values(parsed["netwatch_duplicate_packets"]) == {(): 11}
     assert values(parsed["netwatch_ignored_packets"]) == {("not sampled",): 13, ("not IP: ARP",): 3}
     full, failed = ("flow map full", "kernel"), ("flow map insert failed", "kernel")
-    assert values(parsed["netwatch_lost_packets"]) == {full: 5, failed: 0}
-    assert values(parsed["netwatch_lost_bytes"]) == {full: 503, failed: 0}
+    pending = ("too many pending events", "join")
+    assert values(parsed["netwatch_lost_packets"]) == {full: 5, failed: 0, pending: 0}
+    assert values(parsed["netwatch_lost_bytes"]) == {full: 503, failed: 0, pending: 0}
     assert values(parsed["netwatch_drained_flows"]) == {(): 17}
+
+
+def test_events() -> None:
+    """Of each kind of event: what was made, lost, thinned out and held, and where the others ended."""
+    events = EventLedger(
+        kernel=KernelEvents(made={EventKind.DROP: 31}, lost={EventKind.DROP: 2}, thinned={EventKind.DROP: 7}, wakes=3),
+        ends={EventKind.DROP: EventEnds(taken=29, joined=17, continued=5, drop_only=3, evicted=1, held=3)},
+    )
+    parsed = families(ledger(), attrs.evolve(STATUS, events=events, recent_flows=19))
+    for name, count in (("made", 31), ("ring_lost", 2), ("thinned", 7), ("held", 3)):
+        assert values(parsed[f"netwatch_events_{name}"]) == {("drop",): count}
+    ended = {end: count for (end, _), count in values(parsed["netwatch_events_ended"]).items() if count}
+    assert ended == {"joined": 17, "continued": 5, "drop_only": 3, "evicted": 1}
+    assert values(parsed["netwatch_ring_wakeups"]) == {(): 3}
+    assert values(parsed["netwatch_recent_flows"]) == {(): 19}
 
 
 def test_exporter() -> None:

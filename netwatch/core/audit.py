@@ -49,4 +49,5 @@ def account_epoch(counted: EpochCounters, drained: FlowAmount) -> EpochCount:
         for counter, loss in _LOST.items()
         if counter in ends
     }
-    return EpochCount(counted.seen, ends.get(Counter.DUPLICATE, Amount()), ignored, lost, drained)
+    handed_on = ends.get(Counter.IN_RING, Amount())
+    return EpochCount(counted.seen, ends.get(Counter.DUPLICATE, Amount()), ignored, lost, drained, handed_on)

@@ -1,7 +1,7 @@
 """What events told of the flows of a batch, as columns.
 
 Law: columns only; each kind of fact has its own, for the rows that have one, so a flow without facts costs nothing.
-Neighbours: `core/join.py` makes it, `core/batch.py` carries it; `core/record.py` and the pbflow encoder show it.
+Neighbours: `core/join.py` makes it, `core/batch.py` carries it; `core/fact_columns.py` and the pbflow encoder show it.
 """
 
 from __future__ import annotations

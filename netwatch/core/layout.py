@@ -96,12 +96,11 @@ DROP_EVENT = np.dtype(
         ("bytes", "<u8"),
         ("packets", "<u8"),
         ("reason", "<u4"),
-        ("ifindex", "<u4"),
         ("flags", "<u2"),
         ("eth_type", "<u2"),
         ("tcp_state", "u1"),
         ("dscp", "u1"),
-        ("pad", "u1", (26,)),
+        ("pad", "u1", (30,)),
     ]
 )
 

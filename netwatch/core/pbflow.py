@@ -14,7 +14,10 @@ import attrs
 import numpy as np
 
 from netwatch.core.batch import FlowBatch, Message
-from netwatch.core.pbflow_chunk import chunk_of, encode_records
+from netwatch.core.pbflow_chunk import encode_records
+from netwatch.core.pbflow_facts import facts_within, sections_of
+from netwatch.core.pbflow_order import Chunk, chunk_of
+from netwatch.core.pbflow_section import Sections
 from netwatch.core.pbflow_tail import IPAddress, TailEncoder
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ class PbflowEncoder:
         messages: list[Message] = []
         for start in range(0, batch.flows, CHUNK_FLOWS):
             rows = slice(start, start + CHUNK_FLOWS)
-            chunk = chunk_of(batch.keys[rows], batch.values[rows], self._tails.encode)
+            chunk = self._chunk_of(batch, rows)
             payload, ends = encode_records(chunk, batch.wall_offset_ns, is_minimal=self.minimal_varints)
             payload.flags.writeable = False
             for flows, span in self._cuts(ends):
@@ -59,6 +62,14 @@ class PbflowEncoder:
                 packets, octets = chunk.sums_of(flows)
                 messages.append(Message(content, flows.stop - flows.start, packets, octets))
         return messages
+
+    def _chunk_of(self, batch: FlowBatch, rows: slice) -> Chunk:
+        keys, values, enrichment = batch.keys[rows], batch.values[rows], batch.enrichment
+        if not enrichment:
+            return chunk_of(keys, values, self._tails.encode)
+        encoded = list(sections_of(enrichment, batch.names, rows, is_minimal=self.minimal_varints))
+        sections = Sections.of(encoded, len(keys)) if encoded else None
+        return chunk_of(keys, values, self._tails.encode, facts_within(enrichment.hooks, rows), sections)
 
     def _cuts(self, ends: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
         """Cut records, given where they end, into messages: yield the flows of each, and the bytes."""

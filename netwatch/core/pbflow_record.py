@@ -61,6 +61,13 @@ def is_ipv4(keys: Survey) -> NDArray[np.bool_] | bool:
     return answer
 
 
+def are_ipv4(addresses: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Say which of some addresses, of 16 bytes each, are IPv4."""
+    first, second = addresses[:, :8].view("<u8")[:, 0], addresses[:, 8:12].view("<u4")[:, 0]
+    mapped: NDArray[np.bool_] = (first == 0) & (second == _MAPPED_WORD)
+    return mapped
+
+
 @attrs.frozen(eq=False)
 class RecordLayout:
     """Where everything goes in the records of some flows: wide enough for the widest number in any of them."""
@@ -97,12 +104,7 @@ class RecordLayout:
 
     def network_of(self, keys: NDArray[np.void], values: NDArray[np.void], *, is_ipv4: bool, is_minimal: bool) -> Part:
         """Return the network field, with all addresses read as IPv4, or as IPv6."""
-        columns: list[Words] = []
-        for addresses in (keys["src_addr"], keys["dst_addr"]):
-            if is_ipv4:
-                columns.append(addresses.view(">u4")[:, 3])
-            else:
-                columns.extend(addresses.view("<u8").T)
+        columns = address_words(keys, is_ipv4=is_ipv4)
         return self.networks[is_ipv4].fill([*columns, values["dscp"]], is_minimal=is_minimal)
 
 
@@ -134,17 +136,33 @@ def _body_template(groups: tuple[int, ...]) -> Template:
 def _network_template(dscp_groups: int, *, is_ipv4: bool) -> Template:
     network = TemplateBuilder()
     with network.message(6):
-        for field in (1, 2):
-            with network.message(field):
-                if is_ipv4:
-                    network.add_constant(tag(1, WIRE_FIXED32))
-                    network.add_fixed(4)
-                else:
-                    network.add_constant(tag(2, WIRE_BYTES) + encode_varint(16))
-                    network.add_fixed(8)
-                    network.add_fixed(8)
+        add_addresses(network, is_ipv4=is_ipv4)
         network.add_varint(3, dscp_groups)
     return network.build()
+
+
+def add_addresses(message: TemplateBuilder, *, is_ipv4: bool) -> None:
+    """Declare the addresses of source and destination: what begins a Network, and an Xlat."""
+    for field in (1, 2):
+        with message.message(field):
+            if is_ipv4:
+                message.add_constant(tag(1, WIRE_FIXED32))
+                message.add_fixed(4)
+            else:
+                message.add_constant(tag(2, WIRE_BYTES) + encode_varint(16))
+                message.add_fixed(8)
+                message.add_fixed(8)
+
+
+def address_words(rows: NDArray[np.void], *, is_ipv4: bool) -> list[Words]:
+    """Return the columns for what add_addresses declares."""
+    columns: list[Words] = []
+    for addresses in (rows["src_addr"], rows["dst_addr"]):
+        if is_ipv4:
+            columns.append(addresses.view(">u4")[:, 3])
+        else:
+            columns.extend(addresses.view("<u8").T)
+    return columns
 
 
 def _unix_times(values: NDArray[np.void], wall_offset_ns: int) -> Words:

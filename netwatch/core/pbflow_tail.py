@@ -19,7 +19,8 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Tails of fewer different lengths make longer runs of equal records, for 3.5 bytes a record on average.
 STEP_BYTES = 8
 
-# 4,096 lists of hooks x (200 B of tail + 200 B of list) = 1.6 MB, for a host with hundreds of pods.
+# 4,096 lists of hooks x (200 B of tail + 200 B of list) = 1.6 MB, for a host with hundreds of pods; if all lists were
+# the longest, 4,096 x (64 x 22 B + 64 x 40 B) = 16 MB.
 _MAX_REMEMBERED = 4096
 
 _INTERFACE, _DIRECTION, _AGENT_IP, _DUP_LIST = 10, 2, 12, 26  # pbflow.Record

@@ -1,7 +1,7 @@
 """What network people call the numbers in a flow: protocols, ICMP messages, TCP flags.
 
 Law: a number without a name stays a number; nothing is guessed. Names are at most 13 characters, for a column.
-Neighbours: `core/table.py` shows them; JSON and pbflow carry the numbers.
+Neighbours: `core/flow_cells.py` shows them; JSON and pbflow carry the numbers.
 """
 
 from __future__ import annotations

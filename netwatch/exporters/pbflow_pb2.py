@@ -16,7 +16,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fnetwatch/exporters/pbflow.proto\x12\x06pbflow\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n\x0e\x43ollectorReply\"*\n\x07Records\x12\x1f\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x0e.pbflow.Record\"\xc5\x08\n\x06Record\x12\x14\n\x0c\x65th_protocol\x18\x01 \x01(\r\x12$\n\tdirection\x18\x02 \x01(\x0e\x32\x11.pbflow.Direction\x12\x33\n\x0ftime_flow_start\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rtime_flow_end\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\tdata_link\x18\x05 \x01(\x0b\x32\x10.pbflow.DataLink\x12 \n\x07network\x18\x06 \x01(\x0b\x32\x0f.pbflow.Network\x12$\n\ttransport\x18\x07 \x01(\x0b\x32\x11.pbflow.Transport\x12\r\n\x05\x62ytes\x18\x08 \x01(\x04\x12\x0f\n\x07packets\x18\t \x01(\x04\x12\x11\n\tinterface\x18\n \x01(\t\x12\x11\n\tduplicate\x18\x0b \x01(\x08\x12\x1c\n\x08\x61gent_ip\x18\x0c \x01(\x0b\x32\n.pbflow.IP\x12\r\n\x05\x66lags\x18\r \x01(\r\x12\x11\n\ticmp_type\x18\x0e \x01(\r\x12\x11\n\ticmp_code\x18\x0f \x01(\r\x12\x16\n\x0epkt_drop_bytes\x18\x10 \x01(\x04\x12\x18\n\x10pkt_drop_packets\x18\x11 \x01(\x04\x12\x1d\n\x15pkt_drop_latest_flags\x18\x12 \x01(\r\x12\x1d\n\x15pkt_drop_latest_state\x18\x13 \x01(\r\x12\"\n\x1apkt_drop_latest_drop_cause\x18\x14 \x01(\r\x12\x0e\n\x06\x64ns_id\x18\x15 \x01(\r\x12\x11\n\tdns_flags\x18\x16 \x01(\r\x12.\n\x0b\x64ns_latency\x18\x17 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rtime_flow_rtt\x18\x18 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tdns_errno\x18\x19 \x01(\r\x12%\n\x08\x64up_list\x18\x1a \x03(\x0b\x32\x13.pbflow.DupMapEntry\x12\x35\n\x17network_events_metadata\x18\x1b \x03(\x0b\x32\x14.pbflow.NetworkEvent\x12\x1a\n\x04xlat\x18\x1c \x01(\x0b\x32\x0c.pbflow.Xlat\x12\x10\n\x08sampling\x18\x1d \x01(\r\x12\x17\n\x0fipsec_encrypted\x18\x1e \x01(\r\x12\x1b\n\x13ipsec_encrypted_ret\x18\x1f \x01(\x05\x12\x10\n\x08\x64ns_name\x18  \x01(\t\x12\x13\n\x0bssl_version\x18! \x01(\r\x12\x14\n\x0cssl_mismatch\x18\" \x01(\x08\x12\x11\n\ttls_types\x18# \x01(\r\x12\x18\n\x10tls_cipher_suite\x18$ \x01(\r\x12\x15\n\rtls_key_share\x18% \x01(\r\x12\x1a\n\x04quic\x18& \x01(\x0b\x32\x0c.pbflow.QuicJ\x06\x08\xe8\x07\x10\xd0\x0f\"S\n\x0b\x44upMapEntry\x12\x11\n\tinterface\x18\x01 \x01(\t\x12$\n\tdirection\x18\x02 \x01(\x0e\x32\x11.pbflow.Direction\x12\x0b\n\x03udn\x18\x03 \x01(\t\"o\n\x0cNetworkEvent\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .pbflow.NetworkEvent.EventsEntry\x1a-\n\x0b\x45ventsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\",\n\x08\x44\x61taLink\x12\x0f\n\x07src_mac\x18\x01 \x01(\x04\x12\x0f\n\x07\x64st_mac\x18\x02 \x01(\x04\"S\n\x07Network\x12\x1c\n\x08src_addr\x18\x01 \x01(\x0b\x32\n.pbflow.IP\x12\x1c\n\x08\x64st_addr\x18\x02 \x01(\x0b\x32\n.pbflow.IP\x12\x0c\n\x04\x64scp\x18\x03 \x01(\r\"1\n\x02IP\x12\x0e\n\x04ipv4\x18\x01 \x01(\x07H\x00\x12\x0e\n\x04ipv6\x18\x02 \x01(\x0cH\x00\x42\x0b\n\tip_family\"A\n\tTransport\x12\x10\n\x08src_port\x18\x01 \x01(\r\x12\x10\n\x08\x64st_port\x18\x02 \x01(\r\x12\x10\n\x08protocol\x18\x03 \x01(\r\"w\n\x04Xlat\x12\x1c\n\x08src_addr\x18\x01 \x01(\x0b\x32\n.pbflow.IP\x12\x1c\n\x08\x64st_addr\x18\x02 \x01(\x0b\x32\n.pbflow.IP\x12\x10\n\x08src_port\x18\x03 \x01(\r\x12\x10\n\x08\x64st_port\x18\x04 \x01(\r\x12\x0f\n\x07zone_id\x18\x05 \x01(\r\"F\n\x04Quic\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x15\n\rseen_long_hdr\x18\x02 \x01(\r\x12\x16\n\x0eseen_short_hdr\x18\x03 \x01(\r*$\n\tDirection\x12\x0b\n\x07INGRESS\x10\x00\x12\n\n\x06\x45GRESS\x10\x01\x32>\n\tCollector\x12\x31\n\x04Send\x12\x0f.pbflow.Records\x1a\x16.pbflow.CollectorReply\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fnetwatch/exporters/pbflow.proto\x12\x06pbflow\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n\x0e\x43ollectorReply\"*\n\x07Records\x12\x1f\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x0e.pbflow.Record\"\xc6\r\n\x06Record\x12\x14\n\x0c\x65th_protocol\x18\x01 \x01(\r\x12$\n\tdirection\x18\x02 \x01(\x0e\x32\x11.pbflow.Direction\x12\x33\n\x0ftime_flow_start\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rtime_flow_end\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\tdata_link\x18\x05 \x01(\x0b\x32\x10.pbflow.DataLink\x12 \n\x07network\x18\x06 \x01(\x0b\x32\x0f.pbflow.Network\x12$\n\ttransport\x18\x07 \x01(\x0b\x32\x11.pbflow.Transport\x12\r\n\x05\x62ytes\x18\x08 \x01(\x04\x12\x0f\n\x07packets\x18\t \x01(\x04\x12\x11\n\tinterface\x18\n \x01(\t\x12\x11\n\tduplicate\x18\x0b \x01(\x08\x12\x1c\n\x08\x61gent_ip\x18\x0c \x01(\x0b\x32\n.pbflow.IP\x12\r\n\x05\x66lags\x18\r \x01(\r\x12\x11\n\ticmp_type\x18\x0e \x01(\r\x12\x11\n\ticmp_code\x18\x0f \x01(\r\x12\x16\n\x0epkt_drop_bytes\x18\x10 \x01(\x04\x12\x18\n\x10pkt_drop_packets\x18\x11 \x01(\x04\x12\x1d\n\x15pkt_drop_latest_flags\x18\x12 \x01(\r\x12\x1d\n\x15pkt_drop_latest_state\x18\x13 \x01(\r\x12\"\n\x1apkt_drop_latest_drop_cause\x18\x14 \x01(\r\x12\x0e\n\x06\x64ns_id\x18\x15 \x01(\r\x12\x11\n\tdns_flags\x18\x16 \x01(\r\x12.\n\x0b\x64ns_latency\x18\x17 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rtime_flow_rtt\x18\x18 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tdns_errno\x18\x19 \x01(\r\x12%\n\x08\x64up_list\x18\x1a \x03(\x0b\x32\x13.pbflow.DupMapEntry\x12\x35\n\x17network_events_metadata\x18\x1b \x03(\x0b\x32\x14.pbflow.NetworkEvent\x12\x1a\n\x04xlat\x18\x1c \x01(\x0b\x32\x0c.pbflow.Xlat\x12\x10\n\x08sampling\x18\x1d \x01(\r\x12\x17\n\x0fipsec_encrypted\x18\x1e \x01(\r\x12\x1b\n\x13ipsec_encrypted_ret\x18\x1f \x01(\x05\x12\x10\n\x08\x64ns_name\x18  \x01(\t\x12\x13\n\x0bssl_version\x18! \x01(\r\x12\x14\n\x0cssl_mismatch\x18\" \x01(\x08\x12\x11\n\ttls_types\x18# \x01(\r\x12\x18\n\x10tls_cipher_suite\x18$ \x01(\r\x12\x15\n\rtls_key_share\x18% \x01(\r\x12\x1a\n\x04quic\x18& \x01(\x0b\x32\x0c.pbflow.Quic\x12(\n\x0brecord_kind\x18\xe8\x07 \x01(\x0e\x32\x12.pbflow.RecordKind\x12+\n\x0fpkt_drop_causes\x18\xe9\x07 \x03(\x0b\x32\x11.pbflow.DropCause\x12\x1f\n\x16pkt_drop_packets_total\x18\xea\x07 \x01(\x04\x12\x1d\n\x14pkt_drop_bytes_total\x18\xeb\x07 \x01(\x04\x12\x35\n\x11time_flow_rtt_min\x18\xec\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x11time_flow_rtt_max\x18\xed\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12;\n\x17time_flow_rtt_handshake\x18\xee\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0e\x64ns_query_type\x18\xef\x07 \x01(\r\x12\x15\n\x0c\x64ns_messages\x18\xf0\x07 \x01(\r\x12\x1f\n\x16tcp_retransmit_packets\x18\xf1\x07 \x01(\x04\x12\x1d\n\x14tcp_retransmit_bytes\x18\xf2\x07 \x01(\x04\x12\x12\n\ttcp_state\x18\xf3\x07 \x01(\r\x12\x17\n\x0etcp_connect_ns\x18\xf4\x07 \x01(\x04\x12\x1a\n\x11tcp_connect_errno\x18\xf5\x07 \x01(\r\x12\x18\n\x0ftcp_resets_sent\x18\xf6\x07 \x01(\r\x12\x1c\n\x13tcp_resets_received\x18\xf7\x07 \x01(\r\x12%\n\x0bsrc_process\x18\xf8\x07 \x01(\x0b\x32\x0f.pbflow.Process\x12%\n\x0b\x64st_process\x18\xf9\x07 \x01(\x0b\x32\x0f.pbflow.ProcessJ\x06\x08\xfa\x07\x10\xd0\x0f\"9\n\tDropCause\x12\r\n\x05\x63\x61use\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07packets\x18\x03 \x01(\x04\"M\n\x07Process\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tcgroup_id\x18\x03 \x01(\x04\x12\x14\n\x0c\x63ontainer_id\x18\x04 \x01(\t\"S\n\x0b\x44upMapEntry\x12\x11\n\tinterface\x18\x01 \x01(\t\x12$\n\tdirection\x18\x02 \x01(\x0e\x32\x11.pbflow.Direction\x12\x0b\n\x03udn\x18\x03 \x01(\t\"o\n\x0cNetworkEvent\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .pbflow.NetworkEvent.EventsEntry\x1a-\n\x0b\x45ventsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\",\n\x08\x44\x61taLink\x12\x0f\n\x07src_mac\x18\x01 \x01(\x04\x12\x0f\n\x07\x64st_mac\x18\x02 \x01(\x04\"S\n\x07Network\x12\x1c\n\x08src_addr\x18\x01 \x01(\x0b\x32\n.pbflow.IP\x12\x1c\n\x08\x64st_addr\x18\x02 \x01(\x0b\x32\n.pbflow.IP\x12\x0c\n\x04\x64scp\x18\x03 \x01(\r\"1\n\x02IP\x12\x0e\n\x04ipv4\x18\x01 \x01(\x07H\x00\x12\x0e\n\x04ipv6\x18\x02 \x01(\x0cH\x00\x42\x0b\n\tip_family\"A\n\tTransport\x12\x10\n\x08src_port\x18\x01 \x01(\r\x12\x10\n\x08\x64st_port\x18\x02 \x01(\r\x12\x10\n\x08protocol\x18\x03 \x01(\r\"w\n\x04Xlat\x12\x1c\n\x08src_addr\x18\x01 \x01(\x0b\x32\n.pbflow.IP\x12\x1c\n\x08\x64st_addr\x18\x02 \x01(\x0b\x32\n.pbflow.IP\x12\x10\n\x08src_port\x18\x03 \x01(\r\x12\x10\n\x08\x64st_port\x18\x04 \x01(\r\x12\x0f\n\x07zone_id\x18\x05 \x01(\r\"F\n\x04Quic\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x15\n\rseen_long_hdr\x18\x02 \x01(\r\x12\x16\n\x0eseen_short_hdr\x18\x03 \x01(\r*[\n\nRecordKind\x12\x14\n\x10RECORD_KIND_FLOW\x10\x00\x12\x1c\n\x18RECORD_KIND_CONTINUATION\x10\x01\x12\x19\n\x15RECORD_KIND_DROP_ONLY\x10\x02*$\n\tDirection\x12\x0b\n\x07INGRESS\x10\x00\x12\n\n\x06\x45GRESS\x10\x01\x32>\n\tCollector\x12\x31\n\x04Send\x12\x0f.pbflow.Records\x1a\x16.pbflow.CollectorReply\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,32 +25,38 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_NETWORKEVENT_EVENTSENTRY']._options = None
   _globals['_NETWORKEVENT_EVENTSENTRY']._serialized_options = b'8\001'
-  _globals['_DIRECTION']._serialized_start=1906
-  _globals['_DIRECTION']._serialized_end=1942
+  _globals['_RECORDKIND']._serialized_start=2685
+  _globals['_RECORDKIND']._serialized_end=2776
+  _globals['_DIRECTION']._serialized_start=2778
+  _globals['_DIRECTION']._serialized_end=2814
   _globals['_COLLECTORREPLY']._serialized_start=108
   _globals['_COLLECTORREPLY']._serialized_end=124
   _globals['_RECORDS']._serialized_start=126
   _globals['_RECORDS']._serialized_end=168
   _globals['_RECORD']._serialized_start=171
-  _globals['_RECORD']._serialized_end=1264
-  _globals['_DUPMAPENTRY']._serialized_start=1266
-  _globals['_DUPMAPENTRY']._serialized_end=1349
-  _globals['_NETWORKEVENT']._serialized_start=1351
-  _globals['_NETWORKEVENT']._serialized_end=1462
-  _globals['_NETWORKEVENT_EVENTSENTRY']._serialized_start=1417
-  _globals['_NETWORKEVENT_EVENTSENTRY']._serialized_end=1462
-  _globals['_DATALINK']._serialized_start=1464
-  _globals['_DATALINK']._serialized_end=1508
-  _globals['_NETWORK']._serialized_start=1510
-  _globals['_NETWORK']._serialized_end=1593
-  _globals['_IP']._serialized_start=1595
-  _globals['_IP']._serialized_end=1644
-  _globals['_TRANSPORT']._serialized_start=1646
-  _globals['_TRANSPORT']._serialized_end=1711
-  _globals['_XLAT']._serialized_start=1713
-  _globals['_XLAT']._serialized_end=1832
-  _globals['_QUIC']._serialized_start=1834
-  _globals['_QUIC']._serialized_end=1904
-  _globals['_COLLECTOR']._serialized_start=1944
-  _globals['_COLLECTOR']._serialized_end=2006
+  _globals['_RECORD']._serialized_end=1905
+  _globals['_DROPCAUSE']._serialized_start=1907
+  _globals['_DROPCAUSE']._serialized_end=1964
+  _globals['_PROCESS']._serialized_start=1966
+  _globals['_PROCESS']._serialized_end=2043
+  _globals['_DUPMAPENTRY']._serialized_start=2045
+  _globals['_DUPMAPENTRY']._serialized_end=2128
+  _globals['_NETWORKEVENT']._serialized_start=2130
+  _globals['_NETWORKEVENT']._serialized_end=2241
+  _globals['_NETWORKEVENT_EVENTSENTRY']._serialized_start=2196
+  _globals['_NETWORKEVENT_EVENTSENTRY']._serialized_end=2241
+  _globals['_DATALINK']._serialized_start=2243
+  _globals['_DATALINK']._serialized_end=2287
+  _globals['_NETWORK']._serialized_start=2289
+  _globals['_NETWORK']._serialized_end=2372
+  _globals['_IP']._serialized_start=2374
+  _globals['_IP']._serialized_end=2423
+  _globals['_TRANSPORT']._serialized_start=2425
+  _globals['_TRANSPORT']._serialized_end=2490
+  _globals['_XLAT']._serialized_start=2492
+  _globals['_XLAT']._serialized_end=2611
+  _globals['_QUIC']._serialized_start=2613
+  _globals['_QUIC']._serialized_end=2683
+  _globals['_COLLECTOR']._serialized_start=2816
+  _globals['_COLLECTOR']._serialized_end=2878
 # @@protoc_insertion_point(module_scope)

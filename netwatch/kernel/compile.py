@@ -4,35 +4,49 @@ Law: this is the only module that imports bcc, and it runs only in a child of th
 LLVM (82 MB) and keeps its working directory and its stderr. The child ends when the descriptors are sent; the
 programs live on in the daemon's descriptors.
 Protocol on the socket FD: settings in, then one answer (msgpack), then the descriptors (SCM_RIGHTS), in its order.
-Neighbours: `program.py` is the other end, `source.py` makes the text. Nothing else of netwatch is imported: numpy alone
-would delay the first packet by 0.1 s.
+Neighbours: `program.py` is the other end, `source.py` makes the text, `hooks.py` says what is loaded, `btf.py` knows the
+kernel. Nothing else of netwatch is imported: numpy alone would delay the first packet by 0.1 s.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import socket
 import struct
 import sys
+from typing import Any
 
 import msgpack
 
+from netwatch.errors import DependencyMissing
+from netwatch.kernel.btf import Btf
+from netwatch.kernel.hooks import KERNEL_FIELDS, Hook, HookKind, hooks_for
 from netwatch.kernel.source import inline, shim_directory, source_directory
+from netwatch.kernel.syscall import Attr, Command, address
 
-_SCHED_CLS = 3
-PROGRAM = b"netwatch"  # the function, and the name that bpftool shows
 _INSTRUCTION_BYTES = 8
 _MOVE_IMMEDIATE = 0xB7  # BPF_ALU64 | BPF_MOV | BPF_K: opcode, registers, offset, and the number in the last four bytes
-# PROGRAM_* and PROGRAM_KIND_MARK of bpf/netwatch.h.
-_EGRESS, _IP, _KIND_MARK = 1, 2, 0x4B494E44
-PROGRAMS = {"ingress_ethernet": 0, "egress_ethernet": _EGRESS, "ingress_ip": _IP, "egress_ip": _IP | _EGRESS}
+_LOAD_IMMEDIATE = (
+    0x18  # BPF_LD | BPF_DW | BPF_IMM: the same places; with source register 1 the number is a map's descriptor
+)
+# PROGRAM_*, PROGRAM_KIND_MARK and RING_MARK of bpf/netwatch.h.
+_EGRESS, _IP, _KIND_MARK, _RING_MARK = 1, 2, 0x4B494E44, 0x52494E47
+KINDS = {"ingress_ethernet": 0, "egress_ethernet": _EGRESS, "ingress_ip": _IP, "egress_ip": _IP | _EGRESS}
 FLOW_MAP_NAMES = ("flows_0", "flows_1", "flows_2")
 MAPS = (
     *(*FLOW_MAP_NAMES, "flow_maps", "flow_filter", "epoch", "full"),
     *("counters", "hooks", "hook_overflow", "ethertypes", "fragments"),
+    *("ring", "ring_wake", "event_counters", "drop_slots", "sockets"),
 )
+
+# enum bpf_prog_type and enum bpf_attach_type of include/uapi/linux/bpf.h.
+_SCHED_CLS, _CGROUP_SOCK, _TRACING = 3, 9, 26
+_CGROUP_INET_SOCK_CREATE, _TRACE_RAW_TP = 2, 23
+_NO_REASON = 0xFFFF_FFFF
+_LOG_BYTES = 1 << 22  # of the verifier, asked for only after a refusal
 
 
 def _cflags(defines: dict[str, int]) -> list[str]:
@@ -42,35 +56,91 @@ def _cflags(defines: dict[str, int]) -> list[str]:
     return flags + [f"-D{name}={value}" for name, value in defines.items()]
 
 
-def _compile(defines: dict[str, int]) -> tuple[dict[str, int], object]:
+def kernel_defines(btf: Btf, reasons: dict[int, str]) -> dict[str, int]:
+    """Return what the programs have to know of this kernel, whose drop reasons are these."""
+    defines = {name: btf.offset(*field) for name, field in KERNEL_FIELDS.items()}
+    # Linux counts the segments of a queued TCP buffer in its control block.
+    defines["K_SKB_TCP_SEGMENTS"] = btf.offset("sk_buff", "cb") + btf.offset("tcp_skb_cb", "tcp_gso_segs")
+    numbers = {name: number for number, name in reasons.items()}
+    # Since Linux 6.8; before, a reason that nothing has.
+    defines["K_REASON_QUEUE_PURGE"] = numbers.get("SKB_DROP_REASON_QUEUE_PURGE", _NO_REASON)
+    # (skb, location), since Linux 5.17 with the reason, since 6.11 with the receiving socket.
+    arguments = btf.tracepoint_args("kfree_skb")
+    return defines | {"DROP_HAS_REASON": int(arguments > 2), "DROP_HAS_SOCKET": int(arguments > 3)}
+
+
+def _compile(defines: dict[str, int], enrich: list[str]) -> tuple[dict[str, int], dict[str, Any], object]:
+    """Return descriptors by name, what else there is to tell, and what must live until they are sent."""
     os.environ["BCC_KERNEL_SOURCE"] = str(shim_directory())
     import bcc  # noqa: PLC0415 - it reads the environment variable at import
 
-    program = bcc.BPF(text=inline(source_directory() / "netwatch.bpf.c"), cflags=_cflags(defines))
-    descriptors = {name: program[name].map_fd for name in MAPS}
-    start = bcc.lib.bpf_function_start(program.module, PROGRAM)
-    size = bcc.lib.bpf_function_size(program.module, PROGRAM)
-    instructions = (ctypes.c_char * size).from_address(start)
-    kind_at = _kind_offset(bytes(instructions))
-    for name, kind in PROGRAMS.items():
-        struct.pack_into("=i", instructions, kind_at, kind)
-        descriptors[name] = program.load_func(PROGRAM, _SCHED_CLS).fd
-        # bcc loads a function once and then remembers it.
-        del program.funcs[PROGRAM]
-    return descriptors, program
+    with Btf() as btf:
+        reasons = btf.drop_reasons() if "drops" in enrich else {}
+        refused: dict[str, str] = {}
+        text = inline(source_directory() / "netwatch.bpf.c")
+        program = bcc.BPF(text=text, cflags=_cflags(defines | kernel_defines(btf, reasons)))
+        descriptors = {name: bcc.lib.bpf_table_fd(program.module, name.encode()) for name in MAPS}
+        for name, hook in hooks_for(enrich).items():
+            code = _code(bcc.lib, program.module, hook.function)
+            if hook.kind is HookKind.PACKET:
+                (kind_at,) = _offsets(code, _MOVE_IMMEDIATE, _KIND_MARK)
+                struct.pack_into("=i", code, kind_at, KINDS[name])
+            for ring_at in _offsets(code, _LOAD_IMMEDIATE, _RING_MARK):
+                struct.pack_into("=i", code, ring_at, descriptors["ring"])
+            try:
+                descriptors[name] = _load(code, hook, btf)
+            except OSError as error:
+                # Packets are counted without it.
+                if hook.kind is HookKind.PACKET:
+                    raise
+                refused[name] = errno.errorcode.get(error.errno or 0, str(error))
+        return descriptors, {"drop_reasons": reasons, "refused": refused}, program
 
 
-def _kind_offset(instructions: bytes) -> int:
-    """Return where the number is that tells the programs apart: in the one move of the mark."""
-    mark = struct.pack("=i", _KIND_MARK)
-    found = [
-        offset
+def _code(lib: Any, module: Any, function: str) -> bytearray:
+    """Return the instructions of a compiled function; the descriptors of its maps are in them already."""
+    start = lib.bpf_function_start(module, function.encode())
+    return bytearray(ctypes.string_at(start, lib.bpf_function_size(module, function.encode())))
+
+
+def _load(code: bytearray, hook: Hook, btf: Btf) -> int:
+    """Load a program. Where the kernel refuses, its log goes to stderr, and OSError is raised."""
+    program_type, attach_type, btf_id = _SCHED_CLS, 0, 0
+    if hook.kind is HookKind.TRACEPOINT:
+        program_type, attach_type, btf_id = _TRACING, _TRACE_RAW_TP, btf.tracepoint_id(hook.target)
+    elif hook.kind is HookKind.SOCKET:
+        program_type, attach_type = _CGROUP_SOCK, _CGROUP_INET_SOCK_CREATE
+    license_name = bytearray(b"GPL\0")
+    attr = Attr()
+
+    def call(log_level: int, log: bytearray) -> int:
+        attr.pack(
+            "=IIQQIIQII16sIIIIQIIQII",
+            *(program_type, len(code) // _INSTRUCTION_BYTES, address(code), address(license_name)),
+            *(log_level, len(log), address(log) if log else 0, 0, 0, hook.function.encode()[:15], 0, attach_type),
+            *(0, 0, 0, 0, 0, 0, 0, btf_id),
+        )
+        return attr.call(Command.PROG_LOAD)
+
+    try:
+        return call(0, bytearray())
+    except OSError:
+        log = bytearray(_LOG_BYTES)
+        try:
+            return call(1, log)
+        except OSError:
+            sys.stderr.write(f"{hook.function}:\n{log.rstrip(bytes(1)).decode(errors='replace')}\n")
+            raise
+
+
+def _offsets(instructions: bytes, opcode: int, mark: int) -> list[int]:
+    """Return where the instructions with this opcode and number have their number."""
+    packed = struct.pack("=i", mark)
+    return [
+        offset + 4
         for offset in range(0, len(instructions), _INSTRUCTION_BYTES)
-        if instructions[offset] == _MOVE_IMMEDIATE and instructions[offset + 4 : offset + 8] == mark
+        if instructions[offset] == opcode and instructions[offset + 4 : offset + 8] == packed
     ]
-    if len(found) != 1:
-        raise ValueError(f"expected one instruction with PROGRAM_KIND_MARK, found {len(found)}")
-    return found[0] + 4
 
 
 def main() -> None:
@@ -81,11 +151,12 @@ def main() -> None:
     """
     channel = socket.socket(fileno=int(sys.argv[1]))
     try:
-        descriptors, keep = _compile(msgpack.unpackb(channel.recv(65_536)))
-    except ImportError as error:
+        request = msgpack.unpackb(channel.recv(65_536))
+        descriptors, told, keep = _compile(request["defines"], request["enrich"])
+    except (ImportError, DependencyMissing) as error:
         channel.send(msgpack.packb({"missing": str(error)}))
         return
-    socket.send_fds(channel, [msgpack.packb({"names": list(descriptors)})], list(descriptors.values()))
+    socket.send_fds(channel, [msgpack.packb({"names": list(descriptors)} | told)], list(descriptors.values()))
     channel.close()
     del keep
     # LLVM's and bcc's destructors take 30 ms and undo nothing that the kernel would not.

@@ -2,7 +2,8 @@
 
 Law: subscribe before you list, then nothing falls between the two. Events come in the kernel's order; where it had no
 room for some, that is an event too, and whoever reads it starts again by subscribing.
-Neighbours: `watch.py` is the reader; `clsact.py` speaks to traffic control; `core/link.py` has the values.
+Neighbours: `watch.py` is the reader; `netlink_messages.py` has the framing; `clsact.py` speaks to traffic control;
+`core/link.py` has the values.
 
 Why not pyroute2: importing any part of it costs 12.7 MB resident and 150 ms (0.9.7, measured), a quarter of the
 daemon's memory; and its sockets are asyncio inside: IPRoute refuses to work in a Trio task, in a trio-asyncio loop
@@ -13,7 +14,6 @@ Source: include/uapi/linux/netlink.h, rtnetlink.h and if_link.h.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -23,34 +23,33 @@ import trio
 
 from netwatch.core.link import EventsLost, Link, LinkEvent, LinkGone, LinkSeen
 from netwatch.errors import KernelUnsupported
+from netwatch.kernel.netlink_messages import (
+    DATAGRAM_BYTES,
+    DONE,
+    ERROR,
+    attribute,
+    attributes_in,
+    dump_request,
+    join_groups,
+    messages_in,
+    raise_for,
+)
 
-_NLMSG_ERROR = 2
-_NLMSG_DONE = 3
 _RTM_NEWLINK = 16
 _RTM_DELLINK = 17
 _RTM_GETLINK = 18
-_NLM_F_REQUEST = 1
-_NLM_F_DUMP = 0x300
 _NLM_F_DUMP_INTR = 0x10
-_SOL_NETLINK = 270
-_NETLINK_ADD_MEMBERSHIP = 1
 _RTNLGRP_LINK = 1
-_SO_RCVBUFFORCE = 33
 
 _IFLA_IFNAME = 3
 _IFLA_LINKINFO = 18
 _IFLA_INFO_KIND = 1
 _IFLA_EXT_MASK = 29
 _RTEXT_FILTER_SKIP_STATS = 8
-_NLA_TYPE_MASK = 0x3FFF
 _IFF_UP = 1
 
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
-_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 
-# Twice what netlink_dump() in net/netlink/af_netlink.c puts into one datagram at most.
-_DATAGRAM_BYTES = 65_536
 # An event takes about 4 KB of it (1.5 KB of payload, and the socket buffer's own size): 2,000 events, or 500 veth
 # pairs made in one go, while an attachment waits for the kernel. Only what is queued takes memory.
 _EVENT_BUFFER_BYTES = 8 << 20
@@ -64,7 +63,7 @@ class RouteNetlink:
 
     def __init__(self, event_buffer_bytes: int = _EVENT_BUFFER_BYTES) -> None:
         self._event_buffer_bytes = event_buffer_bytes
-        self._datagram = bytearray(_DATAGRAM_BYTES)
+        self._datagram = bytearray(DATAGRAM_BYTES)
         self._events: socket.socket | None = None
 
     def __enter__(self) -> RouteNetlink:
@@ -84,13 +83,7 @@ class RouteNetlink:
         self.close()
         self._events = _open_socket()
         self._events.setblocking(False)
-        try:
-            self._events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, self._event_buffer_bytes)
-        except PermissionError:
-            self._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._event_buffer_bytes)
-        # Without an address of its own it has the kernel's, 0, and the kernel sends nothing to itself.
-        self._events.bind((0, 0))
-        self._events.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _RTNLGRP_LINK)
+        join_groups(self._events, self._event_buffer_bytes, _RTNLGRP_LINK)
 
     async def links(self) -> list[Link]:
         """List all interfaces. In a worker thread: the kernel answers once nobody else changes interfaces."""
@@ -134,18 +127,18 @@ def list_links() -> list[Link]:
 
 
 def _dump_links() -> tuple[list[Link], bool]:
-    mask = _ATTRIBUTE.pack(8, _IFLA_EXT_MASK) + struct.pack("=I", _RTEXT_FILTER_SKIP_STATS)
+    mask = attribute(_IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS))
     body = _LINK.pack(0, 0, 0, 0, 0) + mask
-    request = _HEADER.pack(_HEADER.size + len(body), _RTM_GETLINK, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0) + body
+    request = dump_request(_RTM_GETLINK, body)
     links: list[Link] = []
     is_consistent = True
     with _open_socket() as dump:
         dump.sendto(request, (0, 0))
         while True:
-            for kind, flags, body_view in _messages_in(memoryview(dump.recv(_DATAGRAM_BYTES))):
+            for kind, flags, body_view in messages_in(memoryview(dump.recv(DATAGRAM_BYTES))):
                 is_consistent = is_consistent and not flags & _NLM_F_DUMP_INTR
-                if kind in (_NLMSG_DONE, _NLMSG_ERROR):
-                    _raise_for(body_view)
+                if kind in (DONE, ERROR):
+                    raise_for(body_view)
                     return links, is_consistent
                 link = _link_in(body_view) if kind == _RTM_NEWLINK else None
                 if link is not None:
@@ -160,15 +153,8 @@ def _open_socket() -> socket.socket:
         raise KernelUnsupported("rtnetlink", f"no socket: {error.strerror}", hint) from error
 
 
-def _raise_for(body: memoryview) -> None:
-    # NLMSG_DONE and NLMSG_ERROR both begin with 0 or a negated errno.
-    code: int = struct.unpack_from("=i", body)[0]
-    if code < 0:
-        raise OSError(-code, os.strerror(-code))
-
-
 def _events_in(datagram: memoryview) -> Iterator[LinkEvent]:
-    for kind, _, body in _messages_in(datagram):
+    for kind, _, body in messages_in(datagram):
         if kind == _RTM_NEWLINK:
             link = _link_in(body)
             if link is not None:
@@ -183,11 +169,11 @@ def _link_in(body: memoryview) -> Link | None:
     if family != socket.AF_UNSPEC:
         return None
     name, kind = "", None
-    for attribute, value in _attributes_in(body[_LINK.size :]):
-        if attribute == _IFLA_IFNAME:
+    for number, value in attributes_in(body[_LINK.size :]):
+        if number == _IFLA_IFNAME:
             name = _text(value)
-        elif attribute == _IFLA_LINKINFO:
-            kinds = [_text(inner) for number, inner in _attributes_in(value) if number == _IFLA_INFO_KIND]
+        elif number == _IFLA_LINKINFO:
+            kinds = [_text(inner) for inner_number, inner in attributes_in(value) if inner_number == _IFLA_INFO_KIND]
             kind = kinds[0] if kinds else None
     return Link(ifindex, name, arphrd, bool(flags & _IFF_UP), kind) if name else None
 
@@ -195,27 +181,3 @@ def _link_in(body: memoryview) -> Link | None:
 def _text(value: memoryview) -> str:
     # The kernel allows any bytes in a name; exporters need UTF-8.
     return bytes(value).rstrip(b"\0").decode(errors="replace")
-
-
-def _messages_in(datagram: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """Yield type, flags and body of each netlink message."""
-    while len(datagram) >= _HEADER.size:
-        length, kind, flags, _, _ = _HEADER.unpack_from(datagram)
-        if not _HEADER.size <= length <= len(datagram):
-            return
-        yield kind, flags, datagram[_HEADER.size : length]
-        datagram = datagram[_aligned(length) :]
-
-
-def _attributes_in(body: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield type and value of each attribute."""
-    while len(body) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(body)
-        if not _ATTRIBUTE.size <= length <= len(body):
-            return
-        yield kind & _NLA_TYPE_MASK, body[_ATTRIBUTE.size : length]
-        body = body[_aligned(length) :]
-
-
-def _aligned(length: int) -> int:
-    return (length + 3) & ~3

@@ -11,16 +11,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import attrs
 import msgpack
 
 from netwatch.errors import DependencyMissing, ProgramRejected
-from netwatch.kernel.compile import FLOW_MAP_NAMES, MAPS, PROGRAMS
+from netwatch.kernel.compile import FLOW_MAP_NAMES, MAPS
+from netwatch.kernel.hooks import ENRICHMENTS, HOOKS
 from netwatch.kernel.syscall import map_update
 
+_RING_PAGE_BYTES = 4096
+_NO_PORTS = (0, 0, 0, 0)  # as many as bpf/dns.bpf.h compares
 _COMPILE_TIMEOUT_S = 60.0  # 1 s on an idle core; a minute on a host that swaps
 _MAX_COMPLAINT_CHARS = 200
 
@@ -32,7 +35,15 @@ class ProgramSettings:
     max_flows: int
     max_fragments: int
     sampling: int = 1
+    sampling_mode: str = "packet"
     gso: str = "wire"
+    enrich: Sequence[str] = ()
+    ring_bytes: int = 8 << 20
+    drop_window_s: float = 0.01
+    rtt_fraction: int = 8
+    dns_ports: Sequence[int] = (53,)
+    network_namespace: int = 0
+    """Inode number of the one whose drops and connections are told; 0: of all."""
 
     def defines(self) -> Mapping[str, int]:
         """Return them as C preprocessor definitions."""
@@ -42,16 +53,29 @@ class ProgramSettings:
             "FILTER_WORDS": 1 << max(self.max_flows // 8 - 1, 63).bit_length(),
             "MAX_FRAGMENTS": self.max_fragments,
             "SAMPLING": self.sampling,
+            "SAMPLE_FLOWS": int(self.sampling_mode == "flow"),
             "GSO_WIRE": int(self.gso == "wire"),
+            # BCC counts rings in pages of 4 KiB; the kernel wants a power of 2.
+            "RING_PAGES": self.ring_bytes // _RING_PAGE_BYTES,
+            "DROP_WINDOW_NS": int(self.drop_window_s * 1e9),
+            "RTT_FRACTION": self.rtt_fraction,
+            "NETNS": self.network_namespace,
+            **{f"ENRICH_{word.upper()}": int(word in self.enrich) for word in ENRICHMENTS},
+            **{f"DNS_PORT_{place}": port for place, port in enumerate((*self.dns_ports, *_NO_PORTS)[: len(_NO_PORTS)])},
         }
 
 
 @attrs.frozen
 class LoadedPrograms:
-    """Descriptors by the names in `bpf/`: `maps` and `programs`."""
+    """Descriptors by the names in `bpf/` and `hooks.py`: `maps` and `programs`.
+
+    `drop_reasons` is what this kernel calls them; `refused` are programs that the kernel did not take, and its answer.
+    """
 
     maps: Mapping[str, int]
     programs: Mapping[str, int]
+    drop_reasons: Mapping[int, str] = attrs.Factory(dict)
+    refused: Mapping[str, str] = attrs.Factory(dict)
 
     def close(self) -> None:
         """Close all descriptors."""
@@ -81,7 +105,10 @@ class Compilation:
             hint = "install Debian's python3-bpfcc and use /usr/bin/python3 with its system packages"
             raise DependencyMissing("bcc", f"{answer['missing']}; {hint}")
         by_name = dict(zip(answer["names"], descriptors, strict=True))
-        loaded = LoadedPrograms({n: by_name[n] for n in MAPS}, {n: by_name[n] for n in PROGRAMS})
+        programs = {name: fd for name, fd in by_name.items() if name in HOOKS}
+        loaded = LoadedPrograms(
+            {name: by_name[name] for name in MAPS}, programs, answer["drop_reasons"], answer["refused"]
+        )
         for number in range(len(FLOW_MAP_NAMES)):
             place_flow_map(loaded, number)
         return loaded
@@ -89,14 +116,14 @@ class Compilation:
     def _receive(self) -> tuple[Any, list[int]]:
         """Return the child's answer, empty where it died, and the descriptors that came with it."""
         try:
-            packed, descriptors, _, _ = socket.recv_fds(self._channel, 65_536, len(MAPS) + len(PROGRAMS))
+            packed, descriptors, _, _ = socket.recv_fds(self._channel, 65_536, len(MAPS) + len(HOOKS))
         except TimeoutError:
             packed, descriptors = b"", []
         finally:
             self._channel.close()
             self._child.kill()
             self._child.wait()
-        return msgpack.unpackb(packed) if packed else {}, descriptors
+        return msgpack.unpackb(packed, strict_map_key=False) if packed else {}, descriptors
 
 
 def start_compiling(settings: ProgramSettings) -> Compilation:
@@ -115,8 +142,13 @@ def start_compiling(settings: ProgramSettings) -> Compilation:
             cwd="/",  # where no file of the user's hides a module
             start_new_session=True,  # Ctrl-C is for the daemon
         )
-    channel.send(msgpack.packb(settings.defines()))
+    channel.send(msgpack.packb({"defines": settings.defines(), "enrich": list(settings.enrich)}))
     return Compilation(child, channel, log)
+
+
+def network_namespace() -> int:
+    """Return the inode number of our network namespace, which is how the kernel tells them apart."""
+    return os.stat("/proc/self/ns/net").st_ino
 
 
 def load_programs(settings: ProgramSettings) -> LoadedPrograms:

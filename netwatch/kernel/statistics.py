@@ -38,7 +38,7 @@ class KernelStatistics:
         if self._enabled_fd is None:
             return ()
         found = ((name, *program_stats(fd)) for name, fd in self._loaded.programs.items())
-        return tuple(ProgramStats(name, run_count, run_ns) for name, run_ns, run_count in found)
+        return tuple(ProgramStats(name, run_count, run_ns) for name, run_ns, run_count, _ in found)
 
     def maps(self) -> tuple[MapMemory, ...]:
         """Return the memory of each map, in bytes; what the kernel calls `memlock`."""

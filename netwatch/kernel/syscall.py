@@ -34,6 +34,7 @@ class Command(enum.IntEnum):
     PROG_GET_NEXT_ID = 11
     PROG_GET_FD_BY_ID = 13
     OBJ_GET_INFO_BY_FD = 15
+    RAW_TRACEPOINT_OPEN = 17
     MAP_LOOKUP_BATCH = 24
     MAP_LOOKUP_AND_DELETE_BATCH = 25
     LINK_CREATE = 28
@@ -127,13 +128,15 @@ def test_run(program_fd: int, packet: bytes, repeat: int = 1, context: bytes = b
 test_run.__test__ = False  # type: ignore[attr-defined]
 
 
-def program_stats(program_fd: int) -> tuple[int, int]:
-    """Return how long a program ran in all, in ns, and how often; zeros unless statistics are enabled."""
+def program_stats(program_fd: int) -> tuple[int, int, int]:
+    """Return how long a program ran in all, in ns, and how often; zeros unless statistics are enabled. And how often it
+    was left out because it was running on that CPU already: that is always counted.
+    """
     info = bytearray(256)
     bpf(Command.OBJ_GET_INFO_BY_FD, "=IIQ", program_fd, len(info), address(info))
-    # struct bpf_prog_info: run_time_ns at 192, run_cnt at 200.
-    run_time_ns, run_count = struct.unpack_from("=QQ", info, 192)
-    return run_time_ns, run_count
+    # struct bpf_prog_info: run_time_ns at 192, run_cnt at 200, recursion_misses at 208.
+    run_time_ns, run_count, misses = struct.unpack_from("=QQQ", info, 192)
+    return run_time_ns, run_count, misses
 
 
 def enable_stats() -> int:

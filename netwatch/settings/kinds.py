@@ -99,6 +99,31 @@ class Count(Kind[int]):
 
 
 @attrs.frozen
+class PowerOfTwo(Count):
+    """A power of two between two bounds."""
+
+    def parse(self, value: object) -> int:
+        """Return the number."""
+        number = super().parse(value)
+        if number & (number - 1):
+            raise ValueError(f"expected a power of two, such as {1 << number.bit_length() - 1} or {1 << number.bit_length()}")
+        return number
+
+
+@attrs.frozen
+class Port(Kind[int]):
+    """A port number; in a list also as text."""
+
+    def parse(self, value: object) -> int:
+        """Return the number."""
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 5:
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 16:
+            raise ValueError("expected a port from 1 to 65535")
+        return value
+
+
+@attrs.frozen
 class Switch(Kind[bool]):
     """True or false."""
 
@@ -166,6 +191,15 @@ class Several(Kind[tuple[T, ...]]):
     def from_text(self, text: str) -> object:
         """Return the words."""
         return text.split()
+
+
+@attrs.frozen
+class Switches(Several[T]):
+    """A list of what is on; `none` alone, where an empty list cannot be written."""
+
+    def parse(self, value: object) -> tuple[T, ...]:
+        """Return what is on, in order."""
+        return super().parse([] if value in (["none"], ("none",)) else value)
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netwatch.core import hook_lists
+from netwatch.core import distinct
 from netwatch.core.hook_lists import hook_lists_of
 from netwatch.core.layout import FLOW_VALUE, HOOK_EGRESS
 from netwatch.core.survey import Survey
@@ -36,7 +36,7 @@ def test_any_hooks(rows: list[tuple[int, ...]]) -> None:
 def test_hashes_that_collide(rows: list[tuple[int, ...]]) -> None:
     """If all lists had the same hash, each row would still have its own list."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hook_lists, "_MULTIPLIERS", (0, 0, 0, 0))
+        patch.setattr(distinct, "_MULTIPLIERS", [np.uint64(0)] * 4)
         assert lists_of(rows) == rows
 
 

@@ -11,10 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netwatch.core.batch import FlowBatch, InterfaceNames
+from netwatch.core.batch_records import records_of
+from netwatch.core.enrichment import RecordKind
 from netwatch.core.layout import Direction, hook_of
-from netwatch.core.record import FlowRecord, records_of
-from netwatch.core.table import PAGE_ROWS, Table, fit_columns, short_count, short_duration
-from tests.core.flows import ETH0, VETH, Flow, batch_of, batches
+from netwatch.core.record import FlowRecord
+from netwatch.core.record_facts import DnsFacts, DropFacts, ProcessFacts, RecordFacts, RttFacts
+from netwatch.core.table import PAGE_ROWS, Table
+from tests.core.enriched import enriched_batches
+from tests.core.flows import ETH0, VETH, Flow, batch_of
 
 LONG_IPV6 = Flow(
     src="2001:db8:85a3:8d3:1319:8a2e:370:7348",
@@ -168,9 +172,9 @@ def test_no_flows() -> None:
     assert Table().format([], 160) == ""
 
 
-@given(st.lists(batches(max_flows=8), max_size=3), st.integers(4, 220))
+@given(st.lists(enriched_batches(max_flows=8), max_size=3), st.integers(4, 220))
 def test_any_flows_in_any_width(drains: list[FlowBatch], width: int) -> None:
-    """There is a line for each flow, no line is wider than the terminal, and all are printable."""
+    """There is a line for each flow, no line is wider than the terminal, whatever is known, and all are printable."""
     table = Table()
     for batch in drains:
         lines = table.format(records_of(batch), width).splitlines()
@@ -178,91 +182,21 @@ def test_any_flows_in_any_width(drains: list[FlowBatch], width: int) -> None:
         assert all(len(line) <= width and line.isprintable() for line in lines)
 
 
-@given(batches(max_flows=8), st.integers(60, 220))
+@given(enriched_batches(max_flows=8), st.integers(60, 220))
 def test_any_flows_are_aligned(batch: FlowBatch, width: int) -> None:
     """All lines of a page have their ends at the same place."""
     lines = Table().format(records_of(batch), width).splitlines()
     assert len({line.index("→") for line in lines}) <= 1
 
 
-# Of time, protocol, both ends, packets, bytes, flags, duration, interfaces.
-_LIMITS = ((8, 8), (5, 7), (6, 47), (11, 47), (4, 5), (5, 5), (5, 17), (4, 6), (10, 120))
-NEEDS = st.tuples(*(st.integers(least, most) for least, most in _LIMITS))
-
-
-@given(NEEDS, st.integers(60, 220))
-def test_any_columns(needs: tuple[int, ...], width: int) -> None:
-    """No column is wider than it needs, the first six are always there, and all together fit with their gaps."""
-    widths = fit_columns(needs, width)
-    gap = 2 if width >= 100 else 1
-    shown = [column for column in widths if column]
-    assert all(0 <= got <= need for got, need in zip(widths, needs, strict=True))
-    assert all(widths[:6])
-    assert sum(shown) + gap * (len(shown) - 2) + len(" → ") <= width
-
-
-@given(NEEDS, st.integers(60, 219))
-def test_one_more_column_of_terminal(needs: tuple[int, ...], width: int) -> None:
-    """A wider terminal never shows fewer columns, save where the gaps double."""
-    if width + 1 != 100:
-        narrow, wide = fit_columns(needs, width), fit_columns(needs, width + 1)
-        assert {column for column, shown in enumerate(narrow) if shown} <= {
-            column for column, shown in enumerate(wide) if shown
-        }
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0"),
-        (999, "999"),
-        (1000, "1.0k"),
-        (1249, "1.2k"),
-        (99_949, "99.9k"),
-        (99_950, "100k"),
-        (999_499, "999k"),
-        (999_500, "1.0M"),
-        (3_400_000, "3.4M"),
-        (2**64 - 1, "18.4E"),
-        (10**22, ">999E"),
-    ],
-)
-def test_count(count: int, text: str) -> None:
-    """A count keeps two or three digits, and rounding never makes it a digit longer."""
-    assert short_count(count) == text
-
-
-@given(st.integers(1000, 2**64 - 1))
-def test_any_count(count: int) -> None:
-    """A count fits its column, and its last digit is right."""
-    text = short_count(count)
-    assert len(text) <= 5
-    shown = float(text[:-1]) * 1000 ** " kMGTPE".index(text[-1])
-    assert shown == pytest.approx(count, rel=0.05)
-
-
-@pytest.mark.parametrize(
-    ("duration_ms", "text"),
-    [
-        (-5, "0ms"),
-        (0, "0ms"),
-        (999, "999ms"),
-        (1_000, "1.0s"),
-        (59_999, "59.9s"),
-        (60_000, "1m00s"),
-        (3_599_999, "59m59s"),
-        (3_600_000, "1h00m"),
-        (86_399_999, "23h59m"),
-        (86_400_000, "1d00h"),
-        (100 * 86_400_000 - 1, "99d23h"),
-        (100 * 86_400_000, "100d"),
-        (1 << 60, "99999d"),
-    ],
-)
-def test_duration(duration_ms: int, text: str) -> None:
-    """A duration has two units, the larger one first; a record that ends before it began took no time."""
-    assert short_duration(duration_ms) == text
-    assert len(text) <= 6
+@given(st.lists(enriched_batches(max_flows=8), max_size=3))
+def test_any_flows_in_the_wide_table(drains: list[FlowBatch]) -> None:
+    """There is a line for each flow, all are printable, and nothing is cut off."""
+    table = Table(is_wide=True)
+    for batch in drains:
+        lines = table.format(records_of(batch), 80).splitlines()
+        assert len([line for line in lines if not is_header(line)]) == batch.flows
+        assert all(line.isprintable() and "…" not in line for line in lines)
 
 
 def test_record_of_many_interfaces() -> None:
@@ -272,3 +206,106 @@ def test_record_of_many_interfaces() -> None:
     _, line = Table().format([seen], 110).splitlines()
     assert line.endswith("veth0↑ veth1↑ veth2…")
     assert len(line) == 110
+
+
+def record_of(flow: Flow, facts: RecordFacts) -> FlowRecord:
+    (record,) = records_of(batch_of(flow))
+    return attrs.evolve(record, facts=facts)
+
+
+DROPPED = RecordFacts(
+    drops=DropFacts(7, 420, 2, 0, "SKB_DROP_REASON_NETFILTER_DROP", (("SKB_DROP_REASON_NETFILTER_DROP", 7),)),
+    source=ProcessFacts(1234, "curl", 0, ""),
+)
+MEASURED = RecordFacts(rtt=RttFacts(1_200_000, 900_000, 5_000_000, 0))
+
+
+def test_notes_at_120_columns() -> None:
+    """What enrichment found stands at the end of a line, behind the columns of every flow."""
+    records = [record_of(Flow(bytes=900), DROPPED), record_of(Flow(), MEASURED), *records_of(batch_of(Flow(bytes=1)))]
+    ends = "10.0.0.1:443 → 192.168.100.200:51234     3"
+    assert Table().format(records, 120).splitlines() == [
+        "TIME      PROTO  SOURCE       → DESTINATION            PKTS  BYTES  FLAGS  TOOK  INTERFACES  NOTES",
+        f"22:13:26  TCP    {ends}   1.5k  SA     1.2s  eth0↓       rtt 1.2ms",
+        f"22:13:26  TCP    {ends}    900  SA     1.2s  eth0↓       7 dropped: NETFILTER_DROP…",
+        f"22:13:26  TCP    {ends}      1  SA     1.2s  eth0↓",
+    ]
+
+
+def test_notes_beside_interfaces() -> None:
+    """With more room, interfaces stand between, with their arrows explained where the column is that wide."""
+    way = tuple((f"veth{number}", Direction.EGRESS) for number in range(3))
+    header, line = Table().format([attrs.evolve(record_of(Flow(), DROPPED), interfaces=way)], 160).splitlines()
+    assert header.endswith("TOOK  INTERFACES ↓in ↑out   NOTES")
+    assert line.endswith("1.2s  veth0↑ veth1↑ veth2↑  7 dropped: NETFILTER_DROP, curl→")
+
+
+@pytest.mark.parametrize("flow", [attrs.evolve(LONGEST_IPV4, packets=99_900), LONG_IPV6])
+def test_notes_at_80_columns(flow: Flow) -> None:
+    """However long the addresses are, the narrowest usual terminal says that something is wrong."""
+    header, line = Table().format([record_of(flow, DROPPED)], 80).splitlines()
+    assert header.endswith("NOTES")
+    assert line.endswith((" 7 drop…", " 7 dropp…"))
+    assert len(line) <= 80
+
+
+def test_long_notes() -> None:
+    """What does not fit is cut off at the end."""
+    _, line = Table().format([record_of(LONGEST_IPV4, DROPPED)], 104).splitlines()
+    assert line.endswith("7 dropped: NETFILTER_DROP…")
+    assert len(line) <= 104
+
+
+def test_notes_that_grow() -> None:
+    """Nothing stands behind notes: longer ones do not bring a new header, the first ones do."""
+    table = Table()
+    headers = 0
+    for facts in (RecordFacts(), MEASURED, DROPPED, MEASURED, RecordFacts()):
+        lines = table.format([record_of(LONGEST_IPV4, facts)], 160).splitlines()
+        headers += sum(map(is_header, lines))
+    assert headers == 2
+
+
+def test_order_by_what_was_dropped() -> None:
+    """A flow of which much was dropped is a large one, even if nothing of it got through."""
+    facts = attrs.evolve(DROPPED, kind=RecordKind.DROP_ONLY)
+    records = [record_of(Flow(bytes=419), RecordFacts()), record_of(Flow(bytes=0, packets=0), facts)]
+    _, first, second = Table().format(records, 160).splitlines()
+    assert "7 dropped" in first
+    assert "419" in second
+
+
+def test_wide_table() -> None:
+    """Every fact has a column of its own, however narrow the terminal is; those without any are not there."""
+    dns = RecordFacts(dns=DnsFacts(9, 0x8180, 20_000_000, 1, 0, "example.org", 1))
+    records = [record_of(Flow(bytes=900), DROPPED), record_of(Flow(bytes=1), dns)]
+    ends = "10.0.0.1:443 → 192.168.100.200:51234     3"
+    assert Table(is_wide=True).format(records, 80).splitlines() == [
+        "TIME      PROTO  SOURCE       → DESTINATION            PKTS  BYTES  FLAGS  TOOK  INTERFACES ↓in ↑out  "
+        "DROPPED  DROP BYTES  DROP CAUSES       LATEST DROP       SRC PROCESS  "
+        "DNS QUESTION   DNS ANSWER  DNS TIME  DNS ID  DNS FLAGS  DNS MSGS",
+        f"22:13:26  TCP    {ends}    900  SA     1.2s  eth0↓                      "
+        "7         420  7 NETFILTER_DROP  NETFILTER_DROP S  curl[1234]",
+        f"22:13:26  TCP    {ends}      1  SA     1.2s  eth0↓                "
+        f"{'':70}A example.org  NoError         20ms       9  qr rd ra          1",
+    ]
+
+
+def test_columns_of_the_wide_table() -> None:
+    """A column comes with the first row that fills it, under a new header, and stays to the end of the page."""
+    table = Table(is_wide=True)
+    pages = [table.format([record_of(Flow(), facts)], 80).splitlines() for facts in (RecordFacts(), MEASURED, DROPPED)]
+    assert [len(page) for page in pages] == [2, 2, 2]
+    assert "RTT" not in pages[0][0]
+    assert "RTT MAX" in pages[2][0]
+    assert len(table.format([record_of(Flow(), RecordFacts())], 80).splitlines()) == 1
+
+
+def test_process_that_steers_the_terminal() -> None:
+    """A process or a container that is called like a terminal command gets question marks, in both tables."""
+    facts = RecordFacts(source=ProcessFacts(1, "\x1b[2J", 0, "\x1b]0;"), dns=DnsFacts(1, 0, 0, 1, 0, "\x9b2J", 1))
+    for is_wide in (False, True):
+        text = Table(is_wide).format([record_of(Flow(), facts)], 160)
+        assert text.replace("\n", "").isprintable()
+        assert "?[2J" in text
+        assert "?2J" in text

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import attrs
 import pytest
@@ -18,12 +19,14 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netwatch.config import OutputFormat
 from netwatch.core.batch import FlowBatch, Message
-from netwatch.core.record import format_batch_json
+from netwatch.core.json_lines import format_batch_json
 from netwatch.core.table import PAGE_ROWS
 from netwatch.errors import OutputClosed
 from netwatch.exporters import Exporter
 from netwatch.exporters.stdout import StdoutExporter
+from tests.core.enriched import enriched
 from tests.core.flows import Flow, batch_of
 
 AGENT_IP = "192.0.2.7"
@@ -121,11 +124,50 @@ def test_table_to_a_pipe(pipe: Pipe) -> None:
     assert all(len(line) <= 120 for line in lines)
 
 
+def printed(format_: OutputFormat, batch: FlowBatch) -> list[str]:
+    """Return the lines of a batch as the exporter would print them."""
+    messages = StdoutExporter(format_, AGENT_IP).encode(batch)
+    return b"".join(bytes(message.payload) for message in messages).decode().splitlines()
+
+
+def test_facts_of_a_batch_in_parts() -> None:
+    """A batch is cut into messages, and every flow keeps its own facts, in JSON and in both tables."""
+    count = 300
+    batch = enriched(flows(count), rtt={row: {"smoothed_ns": row * 1_000} for row in range(1, count, 2)})
+    expected = {port: port * 1_000 if port % 2 else None for port in range(count)}
+    fields = map(json.loads, printed("json", batch))
+    assert {line["SrcPort"]: line.get("TimeFlowRttNs") for line in fields} == expected
+    formats: tuple[OutputFormat, ...] = ("table", "wide")
+    for format_ in formats:
+        rows = [line for line in printed(format_, batch) if not line.startswith("TIME")]
+        assert len(rows) == count
+        for row in rows:
+            port = int(row.partition("10.0.0.1:")[2].split()[0])
+            assert row.endswith(f" {port}µs" if port % 2 else "↓")
+
+
+def test_wide_table_to_a_pipe() -> None:
+    """The wide table has columns for facts, and takes no notice of the width that the others have."""
+    label = b"example" * 9
+    batch = enriched(flows(1), dns={0: {"name_bytes": 64, "name": bytes((63,)) + label}})
+    header, line = printed("wide", batch)
+    assert "DNS QUESTION" in header
+    assert label.decode() in line
+    assert len(line) > 120
+
+
+def test_order_by_what_was_dropped() -> None:
+    """Among the rows of a batch, what was dropped counts as size."""
+    batch = enriched(flows(PAGE_ROWS + 10), drops={0: {"packets": 1, "bytes": 5_000}})
+    assert "1 dropped" in printed("table", batch)[1]
+
+
 @given(st.integers(0, 400))
 def test_sums_of_messages(count: int) -> None:
-    """What the messages say of themselves adds up to the batch, in both formats."""
+    """What the messages say of themselves adds up to the batch, in every format."""
     batch = flows(count)
-    for messages in (StdoutExporter("json", AGENT_IP).encode(batch), StdoutExporter("table", AGENT_IP).encode(batch)):
+    for format_ in get_args(OutputFormat):
+        messages = StdoutExporter(format_, AGENT_IP).encode(batch)
         assert sum(message.flows for message in messages) == batch.flows
         assert sum(message.packets for message in messages) == batch.packets
         assert sum(message.bytes for message in messages) == batch.bytes
@@ -245,6 +287,7 @@ _PRINT_FLOWS = """
 import sys, trio
 from netwatch.errors import OutputClosed
 from netwatch.exporters.stdout import StdoutExporter
+from tests.core.enriched import enriched
 from tests.core.flows import Flow, batch_of
 
 async def main():

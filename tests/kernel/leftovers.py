@@ -13,12 +13,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from netwatch.kernel.compile import PROGRAM
+from netwatch.kernel.hooks import HOOKS
 from netwatch.kernel.syscall import Attr, Command, address, bpf
 from tests.kernel.hosts import session_suffix
 
 # Stands in the environment of every process that the tests start. (NETWATCH_… would be read as a setting.)
 MARK = "TEST_RUN_OF_NETWATCH"
+# As the kernel keeps them: 15 characters.
+_NAMES = frozenset(hook.function[:15] for hook in HOOKS.values())
 _PROGRAM_ID = re.compile(r"^prog_id:\s*(\d+)$", re.MULTILINE)
 
 
@@ -46,7 +48,7 @@ def programs() -> dict[int, str]:
             return found
         identifier = attr.u32(4)
         name = _name(identifier)
-        if name == PROGRAM.decode():
+        if name in _NAMES:
             found[identifier] = name
 
 

@@ -27,6 +27,20 @@ EXAMPLES = {
     "sampling": ("50", "100"),
     "direction": ('"ingress"', "egress"),
     "duration_s": ("10", "1m"),
+    "sampling_mode": ('"flow"', "PACKET"),
+    "enrich": ('["drops", "dns"]', "tcp rtt"),
+    "enrich_namespace": ('"all"', "own"),
+    "ring_bytes": ("65536", "131072"),
+    "ring_period_s": ("0.2", "50ms"),
+    "join_grace_s": ("0", "1s"),
+    "max_pending_events": ("1024", "2048"),
+    "max_recent_flows": ("0", "1"),
+    "drop_window_s": ("0", "1s"),
+    "rtt_fraction": ("1", "2"),
+    "dns_ports": ("[53, 5353]", "5300"),
+    "dns_timeout_s": ("1", "2s"),
+    "max_dns_questions": ("1", "2"),
+    "max_translations": ("1", "2"),
     "format": ('"json"', "table"),
     "ledger": ('"/tmp/a.json"', "/tmp/b.json"),
     "metrics_listen": ("9090", ":9191"),
@@ -92,7 +106,7 @@ def test_later_source_wins(setting: Setting, tmp_path: Path) -> None:
     assert getattr(from_environ.config, name) != getattr(from_file.config, name)
 
     if flags:
-        given = [as_text] if setting.repeats else as_text
+        given = as_text.split() if setting.repeats else as_text
         in_environ = {variable: tomllib.loads(f"x = {in_toml}")["x"]} if in_toml.startswith('"') else {}
         from_flags = load(argparse.Namespace(**{name: given}), in_environ, file)
         assert from_flags.sources[name] == flags[-1]

@@ -9,13 +9,14 @@ import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netwatch.config import SETTINGS, Config
+from netwatch.config import Enrichment, SETTINGS, Config
 from netwatch.errors import DeliveryFailed, NetwatchError, OutputClosed
 from netwatch.settings.sources import Loaded, load
 from netwatch.settings.text import as_toml, exit_code_table, exit_codes, settings_table
@@ -40,7 +41,21 @@ FREE = {
     "sampling": st.integers(1, (1 << 32) - 1),
     "direction": st.sampled_from(["ingress", "egress", "both"]),
     "duration_s": st.none() | SECONDS,
-    "format": st.sampled_from([None, "table", "json"]),
+    "sampling_mode": st.sampled_from(["packet", "flow"]),
+    "enrich": st.lists(st.sampled_from(get_args(Enrichment)), unique=True).map(tuple),
+    "enrich_namespace": st.sampled_from(["own", "all"]),
+    "ring_bytes": st.integers(16, 30).map(lambda power: 1 << power),
+    "ring_period_s": st.floats(0.001, 10),
+    "join_grace_s": st.just(0.0) | st.floats(0.001, 10),
+    "max_pending_events": st.integers(1024, 1 << 26),
+    "max_recent_flows": st.integers(0, 1 << 24),
+    "drop_window_s": st.just(0.0) | st.floats(0.001, 10),
+    "rtt_fraction": st.integers(1, 1024),
+    "dns_ports": st.lists(st.integers(1, 65_535), max_size=4, unique=True).map(tuple),
+    "dns_timeout_s": st.floats(0.05, 600),
+    "max_dns_questions": st.integers(1, 1 << 22),
+    "max_translations": st.integers(1, 1 << 24),
+    "format": st.sampled_from([None, "table", "wide", "json"]),
     "ledger": st.none() | PATHS,
     "metrics_listen": st.none() | st.builds("127.0.0.1:{}".format, PORTS) | st.builds("[::1]:{}".format, PORTS),
     "log_level": st.sampled_from(["debug", "info", "warning", "error"]),

@@ -10,19 +10,29 @@ import pytest
 import trio
 import trio.testing
 
-from netwatch.core.batch import FlowBatch, InterfaceNames
+from netwatch.core.batch import FlowBatch
 from netwatch.core.interfaces import InterfaceRegistry
 from netwatch.core.layout import Counter
 from netwatch.export import ExportQueue
 from netwatch.ledger import Amount, FlowAmount, Ledger, Loss
-from netwatch.poll import Drain, own_batch, poll_flows
+from netwatch.poll import Drain, own_rows, poll_flows
 from tests.tasks.fake_kernel import FakeKernel, flow_rows
+
+
+class FixedClock:
+    """Clocks that stand still."""
+
+    def kernel_ns(self) -> int:
+        return 1_000_000
+
+    def wall_offset_ns(self) -> int:
+        return 7
 
 
 def new_drain(kernel: FakeKernel, exporters: int = 1, max_bytes: int = 1 << 20) -> Drain:
     ledger = Ledger()
     queues = [ExportQueue(ledger.open_exporter(f"fake://{n}"), max_bytes) for n in range(exporters)]
-    return Drain(kernel, kernel, ledger, InterfaceRegistry(), queues, lambda: 7)
+    return Drain(kernel, kernel, ledger, InterfaceRegistry(), queues, FixedClock())
 
 
 def drain_now(drain: Drain) -> None:
@@ -101,8 +111,8 @@ def test_home_that_moved() -> None:
     keys, values = flow_rows([1, 2])
     values["home"] = 9
     values["observed"][0, :3] = [5, 9, 6]
-    batch = own_batch(keys, values, 0, InterfaceNames({}))
-    assert batch.values["observed"][0].tolist() == [5, 0, 6, 0, 0, 0]
+    _, own_values = own_rows(keys, values)
+    assert own_values["observed"][0].tolist() == [5, 0, 6, 0, 0, 0]
     assert values["observed"][0].tolist() == [5, 9, 6, 0, 0, 0]
 
 

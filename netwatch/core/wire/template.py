@@ -49,18 +49,6 @@ class Part:
         """Return `kept_bytes` of some of the rows."""
         return self.kept_bytes if isinstance(self.kept_bytes, int) else self.kept_bytes[rows]
 
-    def joined(self, row_count: int) -> Part:
-        """Return the same part with all its columns in one: that pays when the rows are written in several runs."""
-        whole = np.dtype((np.void, len(self.content)))
-        shape = (row_count, len(self.content))
-        rows, kept = np.frombuffer(self.content, whole).repeat(row_count), None
-        records = Records(rows.view(np.uint8).reshape(shape), None)
-        if not isinstance(self.kept_bytes, int):
-            kept = np.frombuffer(b"\1" * len(self.content), whole).repeat(row_count)
-            records = Records(records.content, kept.view(np.uint8).reshape(shape))
-        self.write(slice(None), records, 0)
-        return Part(self.content, self.kept_bytes, [(0, rows, kept)])
-
     def write(self, rows: slice, records: Records, base: int) -> None:
         """Store the columns of some of the rows into as many records, in which the part begins at byte `base`."""
         for offset, words, kept in self.columns:
@@ -68,6 +56,27 @@ class Part:
             if kept is not None:
                 assert records.kept is not None
                 _view(records.kept, base + offset, kept.dtype)[...] = kept[rows]
+
+
+def join(parts: Sequence[Part], row_count: int) -> Part:
+    """Return parts that follow one another as one, with at most one column: that pays if it is written in pieces."""
+    content = b"".join([part.content for part in parts])
+    if not content:
+        return Part(b"", 0, [])
+    whole = np.dtype((np.void, len(content)))
+    shape = (row_count, len(content))
+    rows, kept = np.frombuffer(content, whole).repeat(row_count), None
+    records = Records(rows.view(np.uint8).reshape(shape), None)
+    if not all(isinstance(part.kept_bytes, int) for part in parts):
+        kept = np.frombuffer(b"\1" * len(content), whole).repeat(row_count)
+        records = Records(records.content, kept.view(np.uint8).reshape(shape))
+    base, kept_bytes = 0, parts[0].kept_bytes
+    for part in parts:
+        part.write(slice(None), records, base)
+        base += len(part.content)
+    for part in parts[1:]:
+        kept_bytes = kept_bytes + part.kept_bytes
+    return Part(content, kept_bytes, [(0, rows, kept)])
 
 
 def _view(matrix: NDArray[np.uint8], offset: int, dtype: np.dtype[Any]) -> NDArray[Any]:

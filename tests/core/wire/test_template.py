@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netwatch.core.wire.protobuf import WIRE_FIXED32, encode_varint, groups_of, tag
-from netwatch.core.wire.template import Part, Records, TemplateBuilder
+from netwatch.core.wire.template import Part, Records, TemplateBuilder, join
 from netwatch.exporters import pbflow_pb2
 
 U64 = (1 << 64) - 1
@@ -58,7 +58,7 @@ def test_minimal_message(is_joined: bool, values: list[tuple[int, int, int, int]
     builder.add_varint(16, widths[3])
     part = builder.build().fill(columns, is_minimal=True)
 
-    rows = rows_of(part.joined(len(values)) if is_joined else part, len(values), is_minimal=True)
+    rows = rows_of(join([part], len(values)) if is_joined else part, len(values), is_minimal=True)
 
     expected = [
         pbflow_pb2.Record(
@@ -75,9 +75,9 @@ def test_part_of_a_few_bytes_joined(is_minimal: bool) -> None:
     """A joined part may be as short as a number."""
     builder = TemplateBuilder()
     builder.add_varint(9, 1)
-    part = builder.build().fill([column([5, 6])], is_minimal=is_minimal).joined(2)
+    part = builder.build().fill([column([5, 6])], is_minimal=is_minimal)
 
-    rows = rows_of(part, 2, is_minimal=is_minimal)
+    rows = rows_of(join([part], 2), 2, is_minimal=is_minimal)
 
     assert [pbflow_pb2.Record.FromString(row).packets for row in rows] == [5, 6]
 

@@ -1,0 +1,126 @@
+"""Consume: take the events out of the ring, decode them, and let them wait for their flows.
+
+Law: nothing here waits for anything downstream. The ring is emptied each `period_s`, or earlier when a program says that
+a quarter of it is full; what the join store cannot hold is evicted there and counted.
+Neighbours: `kernel/event_source.py` has the ring and the counters, `core/events.py` decodes, `core/dns.py` matches
+questions and answers, `core/join.py` holds what waits; `poll.py` takes the ring once more in each drain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+import attrs
+import numpy as np
+import trio
+
+from netwatch.core.events import decode
+from netwatch.core.layout import EventKind
+from netwatch.event_ledger import EventEnds, EventLedger, KernelEvents
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from netwatch.core.dns import DnsMatcher
+    from netwatch.core.join import JoinStore
+
+
+class EventRing(Protocol):
+    """The ring, as it is consumed (kernel/ring.py)."""
+
+    async def wait(self) -> None:
+        """Wait until it should be emptied early."""
+        ...
+
+    def take(self) -> NDArray[np.uint8]:
+        """Return the next complete records, as slots (n, EVENT_SLOT_BYTES); n = 0: none."""
+        ...
+
+
+class Events(Protocol):
+    """The ring and what belongs to it (kernel/event_source.py)."""
+
+    ring: EventRing
+
+    def take_merged_drops(self, epoch: int) -> NDArray[np.void]:
+        """Return the drops that a closed epoch merged and did not send; once an epoch."""
+        ...
+
+    def counts(self) -> KernelEvents:
+        """Return what the programs counted."""
+        ...
+
+
+class ContainerNames(Protocol):
+    """Which containers there are (kernel/cgroups.py)."""
+
+    def resolve(self, cgroup_ids: Iterable[int]) -> Mapping[int, str]:
+        """Return the container ids of cgroups; those that are in none are missing."""
+        ...
+
+
+@attrs.define(eq=False)
+class Intake:
+    """All that comes out of the ring, on its way into the join store."""
+
+    source: Events
+    store: JoinStore
+    dns: DnsMatcher
+    container_names: ContainerNames | None = None
+    containers: Mapping[int, str] = attrs.Factory(dict)
+    """Of the cgroups whose processes were told, by cgroup id."""
+    turns: int = 0
+    unknown: int = 0
+    made_here: dict[EventKind, int] = attrs.Factory(dict)
+
+    def take_chunk(self) -> int:
+        """Move what is in the ring to the store, up to a chunk; return how many slots that were."""
+        slots = self.source.ring.take()
+        if len(slots):
+            decoded = decode(slots)
+            self.unknown += decoded.unknown
+            for kind, events in decoded.by_kind.items():
+                self.store.add(kind, events)
+            if EventKind.OWNER in decoded.by_kind:
+                self._name_containers(decoded.by_kind[EventKind.OWNER])
+            if len(decoded.dns_heads):
+                self.store.add(EventKind.DNS, self.dns.add(decoded.dns_heads, decoded.dns_messages))
+        return len(slots)
+
+    def _name_containers(self, owners: NDArray[np.void]) -> None:
+        """Ask at once: a container may be gone when its flows are drained."""
+        if self.container_names:
+            self.containers = self.container_names.resolve(np.unique(owners["owner"]["cgroup_id"]).tolist())
+
+    async def take_all(self) -> None:
+        """Empty the ring, with a checkpoint for each chunk."""
+        while self.take_chunk():
+            await trio.lowlevel.checkpoint()
+
+    async def close_epoch(self, epoch: int, closed_ns: int) -> None:
+        """Take all that was told of a closed epoch: the ring, the merged drops, the questions that nobody answered."""
+        await self.take_all()
+        for kind, made in (
+            (EventKind.DROP, self.source.take_merged_drops(epoch)),
+            (EventKind.DNS, self.dns.expire(closed_ns)),
+        ):
+            self.made_here[kind] = self.made_here.get(kind, 0) + len(made)
+            self.store.add(kind, made)
+
+    def ledger(self) -> EventLedger:
+        """Return where every event went so far."""
+        return EventLedger(self.source.counts(), self.ends(), dict(self.made_here), self.unknown)
+
+    def ends(self) -> Mapping[EventKind, EventEnds]:
+        """Return where the events that were taken ended, by kind."""
+        return {kind: self.store.ends(kind) for kind in EventKind}
+
+
+async def consume_events(intake: Intake, period_s: float) -> NoReturn:
+    """Empty the ring again and again, until cancelled; what is in the ring then stays there for the last drain."""
+    while True:
+        intake.turns += 1
+        await intake.take_all()
+        with trio.move_on_after(period_s):
+            await intake.source.ring.wait()

@@ -1,0 +1,24 @@
+"""The container that a cgroup belongs to, out of its path.
+
+Law: pure; what does not look like a container's cgroup is in none. Nothing is asked of a container runtime.
+Neighbours: `kernel/cgroups.py` finds the paths.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Docker, containerd, CRI-O and podman name a container's cgroup by its id, 64 hexadecimal digits, with the runtime before it and
+# .scope behind it where systemd keeps the hierarchy: docker-ID.scope, cri-containerd-ID.scope, crio-ID.scope, libpod-ID.scope.
+# ECS has 32 digits and a number.
+_CONTAINER = re.compile(r"(?:[a-z0-9-]+-)?([0-9a-f]{64}|[0-9a-f]{32}-[0-9]+)(?:\.scope)?")
+# Runtimes keep their own helpers under the container's id, too.
+_HELPER = re.compile(r"(?:crio-conmon|libpod-conmon|conmon)-")
+
+
+def container_id(path: str) -> str:
+    """Return the id of the container whose cgroup this is, or which it is part of; nothing where there is none."""
+    for name in reversed(path.split("/")):
+        if not _HELPER.match(name) and (match := _CONTAINER.fullmatch(name)):
+            return match[1]
+    return ""

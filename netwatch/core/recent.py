@@ -1,0 +1,146 @@
+"""Flows that have been exported: what of them is worth knowing when something is told of them later.
+
+Law: bounded; the oldest are forgotten first, and counted. A flow costs one packed copy; it is looked for only when an event
+finds no row.
+Neighbours: `core/join.py` adds the rows of each drain and asks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import attrs
+import numpy as np
+
+from netwatch.core.enrichment import Facts
+from netwatch.core.key_hash import KEY_WORDS, KeyIndex, hash_words
+from netwatch.core.layout import FLOW_VALUE, MAX_OBSERVED, OWNER
+from netwatch.core.rows import pick
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# What a continuation repeats: 52 B, and 40 B of key.
+_REMEMBERED = np.dtype(
+    [
+        ("home", "<u4"),
+        ("observed", "<u4", (MAX_OBSERVED,)),
+        ("sampling", "<u4"),
+        ("flags", "<u2"),
+        ("eth_type", "<u2"),
+        ("src_mac", "u1", (6,)),
+        ("dst_mac", "u1", (6,)),
+        ("dscp", "u1"),
+        ("pad", "u1", (3,)),
+    ]
+)
+_COLUMNS = [name for name in _REMEMBERED.names or () if name != "pad"]
+
+
+@attrs.define(eq=False)
+class _Chunk:
+    words: NDArray[np.uint64]
+    values: NDArray[np.void]
+    source: Facts
+    destination: Facts
+    _index: KeyIndex | None = None
+    _order: NDArray[np.intp] | None = None
+
+    def find(self, words: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Return the row of each key, or -1."""
+        if self._index is None or self._order is None:
+            own = hash_words(self.words)
+            self._order = own.argsort()
+            self._index = KeyIndex(self.words[self._order], own[self._order])
+        places = self._index.find(words, hashes)
+        return np.where(places < 0, -1, self._order[np.maximum(places, 0)])
+
+
+@attrs.frozen(eq=False)
+class Remembered:
+    """What was found: `rows` (k,) of those that were asked for, and for each FLOW_VALUE without packets, and owners."""
+
+    rows: NDArray[np.intp]
+    values: NDArray[np.void]
+    source: Facts
+    destination: Facts
+
+
+@attrs.define(eq=False)
+class RecentFlows:
+    """The most recent rows, at most `max_flows`."""
+
+    max_flows: int
+    forgotten: int = 0
+    _chunks: deque[_Chunk] = attrs.field(factory=deque, init=False)
+    _flows: int = attrs.field(default=0, init=False)
+
+    def __len__(self) -> int:
+        return self._flows
+
+    def remember(self, keys: NDArray[np.void], values: NDArray[np.void], source: Facts, destination: Facts) -> None:
+        """Add the rows (n,) of a chunk that has left."""
+        if not len(keys) or not self.max_flows:
+            self.forgotten += len(keys)
+            return
+        kept = slice(max(0, len(keys) - self.max_flows), None)
+        keys, values = keys[kept], values[kept]
+        remembered = np.zeros(len(keys), _REMEMBERED)
+        for name in _COLUMNS:
+            remembered[name] = values[name]
+        owners = [_shifted(facts, kept.start) for facts in (source, destination)]
+        self._chunks.append(_Chunk(keys.copy().view("<u8").reshape(-1, KEY_WORDS), remembered, *owners))
+        self.forgotten += kept.start
+        self._flows += len(keys)
+        while self._flows > self.max_flows:
+            gone = len(self._chunks.popleft().words)
+            self._flows -= gone
+            self.forgotten += gone
+
+    def find(self, words: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> Remembered:
+        """Look for keys (n, KEY_WORDS), the latest rows first."""
+        missing = np.arange(len(words))
+        rows, values = [missing[:0]], [np.empty(0, _REMEMBERED)]
+        owners: tuple[list[Facts], list[Facts]] = ([], [])
+        for chunk in reversed(self._chunks):
+            if not len(missing):
+                break
+            places = chunk.find(words[missing], hashes[missing])
+            is_here = places >= 0
+            here, places = missing[is_here], places[is_here]
+            missing = missing[~is_here]
+            rows.append(here)
+            values.append(pick(chunk.values, places))
+            for found, facts in zip(owners, (chunk.source, chunk.destination), strict=True):
+                found.append(_facts_at(facts, places, here))
+        return Remembered(np.concatenate(rows), _as_values(np.concatenate(values)), *map(_joined, owners))
+
+
+def _as_values(remembered: NDArray[np.void]) -> NDArray[np.void]:
+    values = np.zeros(len(remembered), FLOW_VALUE)
+    for name in _COLUMNS:
+        values[name] = remembered[name]
+    return values
+
+
+def _shifted(facts: Facts, by: int) -> Facts:
+    is_kept = facts.rows >= by
+    return facts if not by else Facts(facts.rows[is_kept] - by, pick(facts.values, is_kept))
+
+
+def _facts_at(facts: Facts, places: NDArray[np.intp], rows: NDArray[np.intp]) -> Facts:
+    """Return the facts about some places of a chunk, as facts about `rows`."""
+    if not len(facts):
+        return Facts.none(OWNER)
+    at = np.minimum(np.searchsorted(facts.rows, places), len(facts.rows) - 1)
+    has = facts.rows[at] == places
+    return Facts(rows[has], pick(facts.values, at[has]))
+
+
+def _joined(parts: list[Facts]) -> Facts:
+    if not parts:
+        return Facts.none(OWNER)
+    rows = np.concatenate([part.rows for part in parts])
+    order = rows.argsort()
+    return Facts(rows[order], np.concatenate([part.values for part in parts])[order])

@@ -1,0 +1,123 @@
+"""Reduce the events of one flow to one row of facts: sums, extremes, the latest, counts by reason.
+
+Law: a reduction depends on what the events say and when they happened, never on when they arrived.
+Neighbours: `core/segments.py` has the order, `core/enrichment.py` the rows; `core/join.py` calls.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from netwatch.core.enrichment import DROPS, MAX_DROP_CAUSES, MAX_HOOKS, MORE_HOOKS, OTHER_CAUSES, RTT, TCP
+from netwatch.core.layout import TcpHappening
+from netwatch.core.rows import pick
+from netwatch.core.segments import Segments, taken
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_NS_PER_US = np.uint64(1_000)
+_NEVER = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+def reduce_drops(events: NDArray[np.void], segments: Segments) -> NDArray[np.void]:
+    """Return DROPS of each group."""
+    facts = np.zeros(len(segments), DROPS)
+    facts["packets"] = segments.reduce(np.add, events["packets"])
+    facts["bytes"] = segments.reduce(np.add, events["bytes"])
+    latest = pick(events, segments.lasts)
+    facts["latest_cause"], facts["latest_flags"] = latest["reason"], latest["flags"]
+    facts["latest_state"] = latest["tcp_state"]
+    facts["causes"] = 1
+    facts["cause"][:, 0], facts["cause_packets"][:, 0] = latest["reason"], facts["packets"]
+    reasons = events["reason"]
+    is_mixed = segments.reduce(np.minimum, reasons) != segments.reduce(np.maximum, reasons)
+    if is_mixed.any():
+        _count_causes(events, segments, is_mixed, facts)
+    return facts
+
+
+def _count_causes(
+    events: NDArray[np.void], segments: Segments, is_mixed: NDArray[np.bool_], facts: NDArray[np.void]
+) -> None:
+    """Fill in the causes of groups that have several, most packets first; what is beyond the last place is summed there."""
+    group = np.repeat(np.arange(len(segments)), segments.sizes)
+    is_ours = is_mixed[group]
+    rows, group = segments.order[is_ours], group[is_ours]
+    reasons, packets = events["reason"][rows], events["packets"][rows]
+    order = np.lexsort((reasons, group))
+    is_first = np.ones(len(order), np.bool_)
+    group, reasons, packets = group[order], reasons[order], packets[order]
+    is_first[1:] = (group[1:] != group[:-1]) | (reasons[1:] != reasons[:-1])
+    starts = np.flatnonzero(is_first)
+    group, reasons, packets = group[starts], reasons[starts], np.add.reduceat(packets, starts)
+    # Descending, by the complement: unsigned numbers have no negative.
+    order = np.lexsort((reasons, ~packets, group))
+    group, reasons, packets = group[order], reasons[order], packets[order]
+    place = np.arange(len(group)) - np.searchsorted(group, group)
+    counts = np.bincount(group, minlength=len(segments))
+    is_over = counts[group] > MAX_DROP_CAUSES
+    reasons = np.where(is_over & (place >= MAX_DROP_CAUSES - 1), OTHER_CAUSES, reasons)
+    place = np.minimum(place, MAX_DROP_CAUSES - 1)
+    mixed = np.flatnonzero(is_mixed)
+    facts["cause_packets"][mixed] = 0
+    facts["causes"][mixed] = np.minimum(counts[mixed], MAX_DROP_CAUSES)
+    facts["cause"][group, place] = reasons
+    np.add.at(facts["cause_packets"], (group, place), packets)
+
+
+def reduce_rtt(events: NDArray[np.void], segments: Segments) -> NDArray[np.void]:
+    """Return RTT of each group."""
+    facts = np.zeros(len(segments), RTT)
+    smoothed = events["smoothed_us"].astype(np.uint64) * _NS_PER_US
+    minimum = events["minimum_us"].astype(np.uint64) * _NS_PER_US
+    lowest = np.minimum(np.where(smoothed == 0, _NEVER, smoothed), np.where(minimum == 0, _NEVER, minimum))
+    facts["smoothed_ns"] = smoothed[segments.lasts]
+    facts["maximum_ns"] = segments.reduce(np.maximum, smoothed)
+    least = segments.reduce(np.minimum, lowest)
+    facts["minimum_ns"] = np.where(least == _NEVER, 0, least)
+    facts["handshake_ns"] = taken(smoothed, segments.last_where(events["is_handshake"] != 0))
+    return facts
+
+
+def reduce_tcp(events: NDArray[np.void], segments: Segments) -> NDArray[np.void]:
+    """Return TCP of each group."""
+    facts = np.zeros(len(segments), TCP)
+    happening = events["happening"]
+    is_retransmission = happening == TcpHappening.RETRANSMITTED
+    for name, column in (("retransmitted_packets", "packets"), ("retransmitted_bytes", "bytes")):
+        facts[name] = segments.reduce(np.add, np.where(is_retransmission, events[column], 0).astype(np.uint64))
+    for name, kind in (("resets_sent", TcpHappening.RESET_SENT), ("resets_received", TcpHappening.RESET_RECEIVED)):
+        facts[name] = segments.reduce(np.add, (happening == kind).astype(np.uint32))
+    is_change = happening == TcpHappening.CHANGED_STATE
+    facts["state"] = taken(events["state"], segments.last_where(is_change))
+    connected = segments.last_where(is_change & (events["connect_us"] != 0))
+    facts["connect_ns"] = taken(events["connect_us"], connected).astype(np.uint64) * _NS_PER_US
+    facts["connect_errno"] = taken(events["error"], segments.last_where(is_change & (events["error"] != 0)))
+    return facts
+
+
+def reduce_dns(events: NDArray[np.void], segments: Segments) -> NDArray[np.void]:
+    """Return DNS of each group: the latest message, and how many there were. `events` are DNS_FACT."""
+    facts = np.ascontiguousarray(pick(events, segments.lasts)["dns"])
+    facts["messages"] = segments.reduce(np.add, events["dns"]["messages"])
+    return facts
+
+
+def reduce_hooks(events: NDArray[np.void], segments: Segments) -> NDArray[np.void]:
+    """Return MORE_HOOKS of each group: each hook once, ascending, so many as a record lists."""
+    facts = np.zeros(len(segments), MORE_HOOKS)
+    group = np.repeat(np.arange(len(segments)), segments.sizes)
+    hooks = events["event"]["hook"][segments.order]
+    order = np.lexsort((hooks, group))
+    group, hooks = group[order], hooks[order]
+    is_first = np.ones(len(order), np.bool_)
+    is_first[1:] = (group[1:] != group[:-1]) | (hooks[1:] != hooks[:-1])
+    group, hooks = group[is_first], hooks[is_first]
+    place = np.arange(len(group)) - np.searchsorted(group, group)
+    fits = place < MAX_HOOKS
+    facts["hooks"][group[fits], place[fits]] = hooks[fits]
+    facts["count"] = np.minimum(np.bincount(group, minlength=len(segments)), MAX_HOOKS)
+    return facts

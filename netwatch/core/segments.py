@@ -1,0 +1,90 @@
+"""Events sorted by the flow that they are about: the frame of every reduction.
+
+Law: the order within a flow is that of time, and of content where times are equal, never of arrival; so no reduction depends
+on it.
+Neighbours: `core/reduce.py` reduces by these segments, `core/join.py` makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@attrs.frozen(eq=False)
+class Segments:
+    """Rows (n,) in order of their groups. `groups` (m,) are the numbers of those that occur, ascending; `starts` where each begins."""
+
+    order: NDArray[np.intp]
+    groups: NDArray[np.intp]
+    starts: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, grouped: NDArray[np.intp], of_row: NDArray[np.intp], *ties: NDArray[Any]) -> Segments:
+        """Make them of rows already in order of their groups; `ties`, the most important first, order each group."""
+        groups = of_row[grouped]
+        is_first = np.ones(len(groups), np.bool_)
+        is_first[1:] = groups[1:] != groups[:-1]
+        starts = np.flatnonzero(is_first)
+        order = grouped
+        if len(starts) < len(groups) and ties:
+            # Most flows have one event of a kind: only the others are sorted.
+            is_alone = is_first.copy()
+            is_alone[:-1] &= is_first[1:]
+            places = np.flatnonzero(~is_alone)
+            several = grouped[places]
+            order = grouped.copy()
+            order[places] = several[np.lexsort((*(tie[several] for tie in reversed(ties)), groups[places]))]
+        return cls(order, groups[starts], starts)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @property
+    def sizes(self) -> NDArray[np.intp]:
+        """How many rows each group has, (m,)."""
+        return np.diff(self.starts, append=len(self.order))
+
+    @property
+    def lasts(self) -> NDArray[np.intp]:
+        """The last row of each group, (m,)."""
+        ends = np.append(self.starts[1:], len(self.order)) - 1
+        return self.order[ends]
+
+    @property
+    def firsts(self) -> NDArray[np.intp]:
+        """The first row of each group, (m,)."""
+        return self.order[self.starts]
+
+    def reduce(self, operation: np.ufunc, column: NDArray[Any]) -> NDArray[Any]:
+        """Return the operation over each group's part of a column (n,)."""
+        if not len(self.groups):
+            return column[:0]
+        reduced: NDArray[Any] = operation.reduceat(column[self.order], self.starts)
+        return reduced
+
+    def last_where(self, condition: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """Return the last row of each group that meets a condition (n,); -1: none."""
+        places = np.where(condition[self.order], np.arange(len(self.order)), -1)
+        if not len(self.groups):
+            return places
+        last = np.maximum.reduceat(places, self.starts)
+        return np.where(last < 0, -1, self.order[last])
+
+
+def taken(column: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
+    """Return column values at rows, 0 where the row is -1."""
+    values: NDArray[Any] = column[np.maximum(rows, 0)] if len(column) else np.zeros(len(rows), column.dtype)
+    return np.where(rows < 0, np.zeros(1, column.dtype), values)
+
+
+def all_segments(groups: Sequence[int] | NDArray[np.intp]) -> Segments:
+    """Return segments of rows that stand in order of their groups already."""
+    of_row = np.asarray(groups, np.intp)
+    return Segments.of(np.arange(len(of_row)), of_row)

@@ -1,0 +1,81 @@
+"""Netlink messages: how they are framed, asked for, and subscribed to.
+
+Law: bytes in, values out; what is cut off or malformed ends the iteration.
+Neighbours: `netlink.py` speaks of interfaces with it, `conntrack.py` of translated connections.
+Source: include/uapi/linux/netlink.h.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+ERROR, DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
+_NLM_F_REQUEST = 1
+_NLM_F_DUMP = 0x300
+_NLA_TYPE_MASK = 0x3FFF
+_SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP = 1
+_SO_RCVBUFFORCE = 33
+
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
+
+# Twice what netlink_dump() in net/netlink/af_netlink.c puts into one datagram at most.
+DATAGRAM_BYTES = 65_536
+
+
+def dump_request(kind: int, body: bytes) -> bytes:
+    """Return a message that asks for all there is of a kind."""
+    return _HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0) + body
+
+
+def attribute(number: int, value: bytes) -> bytes:
+    """Return an attribute whose value needs no padding."""
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), number) + value
+
+
+def join_groups(events: socket.socket, buffer_bytes: int, *groups: int) -> None:
+    """Subscribe a socket to groups, with room for what comes while nobody reads."""
+    try:
+        events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
+    except PermissionError:
+        events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    # Without an address of its own it has the kernel's, 0, and the kernel sends nothing to itself.
+    events.bind((0, 0))
+    for group in groups:
+        events.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+
+
+def raise_for(body: memoryview) -> None:
+    """Raise OSError where the body of an ERROR or DONE says so."""
+    # NLMSG_DONE and NLMSG_ERROR both begin with 0 or a negated errno.
+    code: int = struct.unpack_from("=i", body)[0]
+    if code < 0:
+        raise OSError(-code, os.strerror(-code))
+
+
+def messages_in(datagram: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """Yield type, flags and body of each netlink message."""
+    while len(datagram) >= _HEADER.size:
+        length, kind, flags, _, _ = _HEADER.unpack_from(datagram)
+        if not _HEADER.size <= length <= len(datagram):
+            return
+        yield kind, flags, datagram[_HEADER.size : length]
+        datagram = datagram[_aligned(length) :]
+
+
+def attributes_in(body: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield type and value of each attribute."""
+    while len(body) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(body)
+        if not _ATTRIBUTE.size <= length <= len(body):
+            return
+        yield kind & _NLA_TYPE_MASK, body[_ATTRIBUTE.size : length]
+        body = body[_aligned(length) :]
+
+
+def _aligned(length: int) -> int:
+    return (length + 3) & ~3

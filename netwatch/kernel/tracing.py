@@ -1,0 +1,73 @@
+"""Attach the programs that enrich: BTF tracepoints, and the cgroup hook where sockets are made.
+
+Law: each is held by a descriptor, so whatever ends this process detaches it. A hook that cannot be had is told once, with
+what is then missing from the records; packets are counted all the same.
+Neighbours: `hooks.py` says which there are, `agent.py` opens them before the first packet counts.
+Source: raw_tracepoint and link_create in `union bpf_attr`, include/uapi/linux/bpf.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from netwatch.kernel.hooks import HOOKS, Hook, HookKind
+from netwatch.kernel.program import LoadedPrograms
+from netwatch.kernel.syscall import Command, bpf
+
+_CGROUP_INET_SOCK_CREATE = 2
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def attached_tracing(loaded: LoadedPrograms) -> Iterator[None]:
+    """Attach what was loaded, until the end of the block."""
+    for name, reason in loaded.refused.items():
+        _say_missing(HOOKS[name], reason)
+    with ExitStack() as links:
+        for name, program_fd in loaded.programs.items():
+            hook = HOOKS[name]
+            try:
+                if hook.kind is HookKind.TRACEPOINT:
+                    links.callback(os.close, _open_tracepoint(program_fd))
+                elif hook.kind is HookKind.SOCKET:
+                    links.callback(os.close, _attach_to_sockets(program_fd))
+            except OSError as error:
+                _say_missing(hook, errno.errorcode.get(error.errno or 0, str(error)))
+        yield
+
+
+def _say_missing(hook: Hook, reason: str) -> None:
+    log.warning("%s: %s; its part of %s is missing", hook.target, reason, ", ".join(sorted(hook.needed_by)))
+
+
+def cgroup2_root(mounts: Path = Path("/proc/self/mountinfo")) -> Path | None:
+    """Return where the cgroup hierarchy of version 2 is mounted; None where it is not."""
+    for line in mounts.read_text().splitlines():
+        # mountinfo: ... mount point (fifth), options, optional fields, "-", file system type, ...
+        before, _, after = line.partition(" - ")
+        if after.split()[0] == "cgroup2":
+            return Path(before.split()[4].encode().decode("unicode_escape"))
+    return None
+
+
+def _open_tracepoint(program_fd: int) -> int:
+    """The program knows its tracepoint, by its BTF type: no name."""
+    return bpf(Command.RAW_TRACEPOINT_OPEN, "=QI", 0, program_fd)
+
+
+def _attach_to_sockets(program_fd: int) -> int:
+    """Attach at the root, so that sockets of all cgroups come by; others' programs stay and run, too."""
+    root = cgroup2_root()
+    if root is None:
+        raise FileNotFoundError(errno.ENOENT, "no cgroup2 file system is mounted")
+    directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return bpf(Command.LINK_CREATE, "=IIII", program_fd, directory, _CGROUP_INET_SOCK_CREATE, 0)
+    finally:
+        os.close(directory)

@@ -1,0 +1,227 @@
+"""The frames of a recording, and how they stand in a file.
+
+Law: pure. A frame is one thing that netwatch was given, in the order in which it was given; whatever the drain asks for has
+a frame of its own, so that the place of all others in between is known. A frame is whole in the file, or it is not one.
+Neighbours: `taps.py` makes frames, `writer.py` and `reader.py` move them, `playback.py` gives them again.
+
+In the file each frame is a msgpack array of two: the CRC-32 of the second, and the second: bytes, which are msgpack too.
+They are an array that begins with the frame's name; in the first frame a map, the header, which every version can read.
+A change here, in what a drain asks for, or in its order is another FORMAT_VERSION.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import attrs
+import msgpack
+
+from netwatch.core.enrichment import TRANSLATION
+from netwatch.core.events import EVENT_TYPES
+from netwatch.core.layout import FLOW_KEY, FLOW_VALUE
+
+FORMAT, FORMAT_VERSION = "netwatch recording", 1
+
+# What the bytes in the frames mean. The settings of msgpack: interface names may be no UTF-8, maps have numbers as keys.
+LAYOUT = zlib.crc32(repr([dtype.descr for dtype in (FLOW_KEY, FLOW_VALUE, TRANSLATION, *EVENT_TYPES.values())]).encode())
+_PACKING = {"unicode_errors": "surrogateescape"}
+_UNPACKING = {"unicode_errors": "surrogateescape", "strict_map_key": False}
+
+Octets = bytes | memoryview
+Tally = tuple[int, int]
+"""Packets and bytes."""
+
+
+def _is_octets(_: object, field: attrs.Attribute[Octets], value: object) -> None:
+    if not isinstance(value, bytes | memoryview):
+        raise TypeError(f"{field.name} are no bytes")
+
+
+def _number() -> Any:
+    return attrs.field(validator=attrs.validators.instance_of(int))
+
+
+def _octets() -> Any:
+    return attrs.field(validator=_is_octets)
+
+
+def _mapping() -> Any:
+    return attrs.field(validator=attrs.validators.instance_of(Mapping))
+
+
+@attrs.frozen
+class Closed:
+    """An epoch was closed, by CLOCK_MONOTONIC: a drain begins."""
+
+    epoch: int = _number()
+    closed_ns: int = _number()
+
+
+@attrs.frozen
+class Counted:
+    """What the kernel counted in the epoch: by hook, by Counter, by EtherType."""
+
+    seen: Mapping[int, Tally] = _mapping()
+    ends: Mapping[int, Tally] = _mapping()
+    ethertypes: Mapping[int, Tally] = _mapping()
+
+
+@attrs.frozen
+class Merged:
+    """The drops that the epoch merged, of DROP_EVENT, and what the programs have counted of events, by EventKind."""
+
+    drops: Octets = _octets()
+    made: Mapping[int, int] = _mapping()
+    lost: Mapping[int, int] = _mapping()
+    thinned: Mapping[int, int] = _mapping()
+    missed: Mapping[str, int] = _mapping()
+    wakes: int = _number()
+
+
+@attrs.frozen
+class Offset:
+    """Unix time minus CLOCK_MONOTONIC."""
+
+    wall_offset_ns: int = _number()
+
+
+@attrs.frozen
+class Rows:
+    """A chunk of the epoch's rows, of FLOW_KEY and FLOW_VALUE."""
+
+    keys: Octets = _octets()
+    values: Octets = _octets()
+
+
+@attrs.frozen
+class RowsEnd:
+    """The epoch has no more rows."""
+
+
+@attrs.frozen
+class Named:
+    """Names were given to a batch: it is complete."""
+
+
+@attrs.frozen
+class Drained:
+    """The drain is over."""
+
+
+@attrs.frozen
+class Ring:
+    """What was taken out of the ring at once, in slots of EVENT_SLOT_BYTES."""
+
+    slots: Octets = _octets()
+
+
+@attrs.frozen
+class Containers:
+    """The containers that are known, by cgroup id, where that has changed."""
+
+    by_cgroup: Mapping[int, str] = _mapping()
+
+
+@attrs.frozen
+class Interfaces:
+    """The names of the interfaces, by index, where they have changed."""
+
+    by_ifindex: Mapping[int, str] = _mapping()
+
+
+@attrs.frozen
+class End:
+    """The run has ended as it should: the drain before was the last."""
+
+
+Frame = Closed | Counted | Merged | Offset | Rows | RowsEnd | Named | Drained | Ring | Containers | Interfaces | End
+_FRAMES: Mapping[str, type[Frame]] = {frame.__name__: frame for frame in get_args(Frame)}
+
+
+@attrs.frozen(kw_only=True)
+class RecordedSettings:
+    """The settings of the run that decide what becomes of what is recorded."""
+
+    enrich: tuple[str, ...] = attrs.field(converter=tuple)
+    sampling: int = _number()
+    sampling_mode: str
+    max_pending_events: int = _number()
+    max_recent_flows: int = _number()
+    max_dns_questions: int = _number()
+    dns_timeout_s: float
+    max_translations: int = _number()
+
+
+@attrs.frozen(kw_only=True)
+class Header:
+    """What a file begins with. A recording is a run; its files are numbered from 0."""
+
+    run: bytes
+    number: int
+    netwatch: str
+    kernel: str
+    agent_ip: str
+    settings: RecordedSettings
+    drop_reasons: Mapping[int, str]
+
+
+class ForeignFormatError(ValueError):
+    """The first frame is no header of ours; the text says what it is."""
+
+
+def encode_header(header: Header) -> bytes:
+    """Return the first frame of a file."""
+    content = {"format": FORMAT, "version": FORMAT_VERSION, "layout": LAYOUT} | attrs.asdict(header)
+    return _enveloped(content)
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Return a frame as it stands in a file. Copies what it holds once."""
+    return _enveloped([type(frame).__name__, *attrs.astuple(frame, recurse=False)])
+
+
+def _enveloped(content: object) -> bytes:
+    packed = msgpack.packb(content, **_PACKING)
+    enveloped: bytes = msgpack.packb([zlib.crc32(packed), packed])
+    return enveloped
+
+
+def open_envelope(envelope: object) -> bytes:
+    """Return what is in an unpacked envelope. Raises ValueError where it is none, or not as it was written."""
+    match envelope:
+        case [int(checksum), bytes(packed)] if zlib.crc32(packed) == checksum:
+            return packed
+    raise ValueError("damaged")
+
+
+def decode_header(packed: bytes) -> Header:
+    """Return a header. Raises ForeignFormatError with the reason why there is none that can be used."""
+    try:
+        content = msgpack.unpackb(packed, **_UNPACKING)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise ForeignFormatError("is no recording of netwatch")
+    writer, version = content.get("netwatch"), content.pop("version", None)
+    if version != FORMAT_VERSION:
+        age = "newer" if isinstance(version, int) and version > FORMAT_VERSION else "other"
+        raise ForeignFormatError(
+            f"has the {age} format {version}, of netwatch {writer}; this one reads format {FORMAT_VERSION}: use that version"
+        )
+    if content.pop("layout", None) != LAYOUT:
+        raise ForeignFormatError(f"has rows and events that are laid out as in netwatch {writer}: use that version")
+    try:
+        return Header(**content | {"settings": RecordedSettings(**content["settings"])})
+    except (TypeError, KeyError) as error:
+        raise ForeignFormatError(f"has a header that says too little: {error}") from error
+
+
+def decode_frame(packed: bytes) -> Frame:
+    """Return a frame. Raises ValueError where it is none that this version knows."""
+    try:
+        name, *fields = msgpack.unpackb(packed, **_UNPACKING)
+        return _FRAMES[name](*fields)
+    except (TypeError, KeyError) as error:
+        raise ValueError("no frame that this version knows") from error
