@@ -90,5 +90,5 @@ def _keep(stack: contextlib.ExitStack, fd: int) -> int:
 
 
 def _run_time(program_fd: int) -> RunTime:
-    total_ns, runs = program_stats(program_fd)
+    total_ns, runs, _ = program_stats(program_fd)
     return RunTime(runs, total_ns)

@@ -117,7 +117,7 @@ class Config:
         Switches(Choice[Enrichment](get_args(Enrichment)), len(get_args(Enrichment))),
         get_args(Enrichment),
         "what to find out beside counting, each word a switch: `drops`, `rtt`, `dns`, `tcp` (retransmissions, states, "
-        "resets), `process`, `interfaces` (a flow's seventh and more), `overflow` (what the full map cannot take), `nat`",
+        "resets), `process`, `interfaces` (a flow's seventh and more), `overflow` (what a full map leaves out), `nat`",
         why="each costs little; one that is off is not compiled in",
         limits="`[]` (`--enrich none`) for none",
         flag="--enrich WORD",
@@ -133,7 +133,7 @@ class Config:
         PowerOfTwo(65_536, 1 << 30),
         8 * _MIB,
         "ring through which the kernel tells what it found out",
-        why="65,536 events of 128 B: 131 ms of 500,000 a second; emptied each `ring_period_s`, or when a quarter is full",
+        why="65,536 events of 128 B: 131 ms of 500,000 a second; emptied each `ring_period_s`, or a quarter full",
         limits="64 KiB to 1 GiB, a power of 2; an event that finds no room is lost and counted",
     )
     ring_period_s: float = setting(
@@ -147,7 +147,7 @@ class Config:
         Seconds(0.001, 10, zero_means="none"),
         0.05,
         "how long a drain waits for what is still to be told of its flows",
-        why="a packet may wait in queues for milliseconds before it is dropped; what comes later is a record of its own",
+        why="a packet may wait in queues for milliseconds before it is dropped; what comes later is told apart",
         limits="0 to 10 s, and below `active_timeout_s`: a shorter period waits a quarter of it",
     )
     max_pending_events: int = setting(

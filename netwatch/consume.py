@@ -1,7 +1,7 @@
 """Consume: take the events out of the ring, decode them, and let them wait for their flows.
 
-Law: nothing here waits for anything downstream. The ring is emptied each `period_s`, or earlier when a program says that
-a quarter of it is full; what the join store cannot hold is evicted there and counted.
+Law: nothing here waits for anything downstream. The ring is emptied each `period_s`, or earlier when a program says
+that a quarter of it is full; what the join store cannot hold is evicted there and counted.
 Neighbours: `kernel/event_source.py` has the ring and the counters, `core/events.py` decodes, `core/dns.py` matches
 questions and answers, `core/join.py` holds what waits; `poll.py` takes the ring once more in each drain.
 """
@@ -41,7 +41,10 @@ class EventRing(Protocol):
 class Events(Protocol):
     """The ring and what belongs to it (kernel/event_source.py)."""
 
-    ring: EventRing
+    @property
+    def ring(self) -> EventRing:
+        """The ring."""
+        ...
 
     def take_merged_drops(self, epoch: int) -> NDArray[np.void]:
         """Return the drops that a closed epoch merged and did not send; once an epoch."""

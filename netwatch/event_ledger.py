@@ -1,9 +1,10 @@
 """The ledger of events: where each thing that a program had to tell went.
 
 Law: for each kind, `made = lost in the ring + taken + in the ring`, and
-`taken = joined + continued + drop-only + unclaimed + not sampled + evicted + held`, exactly. What a program thinned out was never made:
-its sums are in another event, or it would have said nothing new.
-Neighbours: `kernel/event_source.py` reads what the programs counted, `core/join.py` counts the rest; `ledger.py` is the same for packets.
+`taken = joined + continued + drop-only + unclaimed + not sampled + evicted + held`, exactly. What a program thinned out
+was never made: its sums are in another event, or it would have said nothing new.
+Neighbours: `kernel/event_source.py` reads what the programs counted, `core/join.py` counts the rest; `ledger.py` is the
+same for packets.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ class Ledger:
         return missing
 
     def add_overflow(self, overflow: Overflow) -> None:
-        """Add what came through the ring because the flow map was full: what it became counts as if it had been drained."""
+        """Add what came through the ring because the flow map was full: it counts as if it had been drained."""
         self.drained += overflow.drained
         self.duplicate += overflow.duplicate
         if overflow.lost != FlowAmount():

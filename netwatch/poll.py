@@ -110,8 +110,8 @@ class Drain:
     async def run(self, patience_until: float, *, is_last: bool = False) -> None:
         """Close the epoch and hand on all of it; full queues are waited for until `patience_until` (trio time).
 
-        With `is_last`, what still waits for its flow leaves as well. Not to be cancelled: what was read of an epoch and what
-        was not could not be told apart afterwards.
+        With `is_last`, what still waits for its flow leaves as well. Not to be cancelled: what was read of an epoch and
+        what was not could not be told apart afterwards.
         """
         started = trio.current_time()
         for _ in self.flows.clear_idle():
@@ -121,13 +121,12 @@ class Drain:
         epoch = self.flows.epoch - 1
         counted = self.counters.read(epoch)
         joining = await self._begin_join(epoch, closed_ns, is_last)
-        hand_on = _HandOn(
-            self.queues, patience_until, self.clock.wall_offset_ns(), self.registry.snapshot(), self.joiner
-        )
+        offset_ns, names = self.clock.wall_offset_ns(), self.registry.snapshot()
+        hand_on = _HandOn(self.queues, patience_until, offset_ns, names, self.joiner)
         rows, drained = 0, FlowAmount()
-        for keys, values in self.flows.read_closed():
-            rows += len(keys)
-            keys, values = own_rows(keys, values)
+        for chunk in self.flows.read_closed():
+            rows += len(chunk[0])
+            keys, values = own_rows(*chunk)
             drained += await hand_on(keys, values, joining.join(keys, values) if joining else NOTHING)
         self._audit(counted, drained)
         if joining:

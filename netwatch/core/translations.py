@@ -1,7 +1,7 @@
 """Translated connections (NAT), and which flows they are.
 
-Law: bounded; the oldest is forgotten first, and counted. A connection that has ended stays for the drains that still bring its
-last rows. Nothing is looked up while nothing is translated.
+Law: bounded; the oldest is forgotten first, and counted. A connection that has ended stays for the drains that still
+bring its last rows. Nothing is looked up while nothing is translated.
 Neighbours: `kernel/conntrack.py` tells of connections, `poll.py` asks for the rows of each batch.
 """
 
@@ -20,7 +20,7 @@ from netwatch.core.rows import pick
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# The row of a flow leaves with the drain after its last packet; one more, because the connection may end in the middle of one.
+# The row of a flow leaves with the drain after its last packet; one more, because a connection may end during a drain.
 _DRAINS_KEPT = 2
 
 
@@ -33,7 +33,7 @@ class _Connection:
 
 @attrs.define(eq=False)
 class Translations:
-    """Connections by the key of their first direction, as conntrack has them: each direction as it comes to this host."""
+    """Connections by the key of their first direction; each direction as it comes to this host, as conntrack has it."""
 
     max_translations: int
     forgotten: int = 0

@@ -1,7 +1,7 @@
 """Containers by the cgroup ids that the programs tell.
 
-Law: bounded: the hierarchy is walked at most once a second, when an id comes that is not known; what a walk has found is kept
-for as many ids as `max_cgroups`. A container that is gone before its id is asked for has no name.
+Law: bounded: the hierarchy is walked at most once a second, when an id comes that is not known; what walks have found
+is kept for as many ids as `max_cgroups`. A container that is gone before its id is asked for has no name.
 Source: a cgroup's id is the inode number of its directory (bpf_get_current_cgroup_id(), cgroup_id() in
 include/linux/cgroup.h).
 Neighbours: `core/cgroups.py` reads paths, `consume.py` asks as soon as a process is told.
@@ -34,17 +34,15 @@ class Containers:
     _walk_at: float = attrs.field(default=0.0, init=False)
 
     def resolve(self, cgroup_ids: Iterable[int]) -> Mapping[int, str]:
-        """Look for what is not known, and return all containers that are, by cgroup id.
-
-        Blocks for the walk: 2 ms for 500 cgroups.
-        """
-        if self.root and any(each not in self._known for each in cgroup_ids) and time.monotonic() >= self._walk_at:
+        """Look for what is not known, and return all containers that are, by cgroup id. Blocks for the walk."""
+        is_known = all(each in self._known for each in cgroup_ids)
+        if self.root and not is_known and time.monotonic() >= self._walk_at:
             self._walk_at = time.monotonic() + _WALK_EVERY_S
             self._walk(self.root)
         return self._containers
 
     def _walk(self, root: Path) -> None:
-        """Read the hierarchy anew. Ids whose cgroups are gone stay, while there is room: their flows are still to come."""
+        """Read the hierarchy anew. Ids whose cgroups are gone stay while there is room: their flows are to come."""
         found = dict(_directories(root, self.max_cgroups))
         kept = {number: path for number, path in self._known.items() if number not in found}
         while kept and len(kept) + len(found) > self.max_cgroups:

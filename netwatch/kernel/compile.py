@@ -4,8 +4,8 @@ Law: this is the only module that imports bcc, and it runs only in a child of th
 LLVM (82 MB) and keeps its working directory and its stderr. The child ends when the descriptors are sent; the
 programs live on in the daemon's descriptors.
 Protocol on the socket FD: settings in, then one answer (msgpack), then the descriptors (SCM_RIGHTS), in its order.
-Neighbours: `program.py` is the other end, `source.py` makes the text, `hooks.py` says what is loaded, `btf.py` knows the
-kernel. Nothing else of netwatch is imported: numpy alone would delay the first packet by 0.1 s.
+Neighbours: `program.py` is the other end, `source.py` makes the text, `hooks.py` says what is loaded, `btf.py` knows
+the kernel. Nothing else of netwatch is imported: numpy alone would delay the first packet by 0.1 s.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ from netwatch.kernel.syscall import Attr, Command, address
 
 _INSTRUCTION_BYTES = 8
 _MOVE_IMMEDIATE = 0xB7  # BPF_ALU64 | BPF_MOV | BPF_K: opcode, registers, offset, and the number in the last four bytes
-_LOAD_IMMEDIATE = (
-    0x18  # BPF_LD | BPF_DW | BPF_IMM: the same places; with source register 1 the number is a map's descriptor
-)
+# BPF_LD | BPF_DW | BPF_IMM: the same places; with source register 1 the number is a map's descriptor.
+_LOAD_IMMEDIATE = 0x18
 # PROGRAM_*, PROGRAM_KIND_MARK and RING_MARK of bpf/netwatch.h.
 _EGRESS, _IP, _KIND_MARK, _RING_MARK = 1, 2, 0x4B494E44, 0x52494E47
 KINDS = {"ingress_ethernet": 0, "egress_ethernet": _EGRESS, "ingress_ip": _IP, "egress_ip": _IP | _EGRESS}
@@ -83,9 +82,9 @@ def _compile(defines: dict[str, int], enrich: list[str]) -> tuple[dict[str, int]
         for name, hook in hooks_for(enrich).items():
             code = _code(bcc.lib, program.module, hook.function)
             if hook.kind is HookKind.PACKET:
-                (kind_at,) = _offsets(code, _MOVE_IMMEDIATE, _KIND_MARK)
+                (kind_at,) = _offsets(bytes(code), _MOVE_IMMEDIATE, _KIND_MARK)
                 struct.pack_into("=i", code, kind_at, KINDS[name])
-            for ring_at in _offsets(code, _LOAD_IMMEDIATE, _RING_MARK):
+            for ring_at in _offsets(bytes(code), _LOAD_IMMEDIATE, _RING_MARK):
                 struct.pack_into("=i", code, ring_at, descriptors["ring"])
             try:
                 descriptors[name] = _load(code, hook, btf)

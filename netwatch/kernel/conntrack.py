@@ -1,6 +1,6 @@
 """Translated connections by ctnetlink: those that are there, and what becomes of them.
 
-Law: subscribe before the dump, then nothing falls between the two; where the kernel had no room for events, start again.
+Law: subscribe before the dump, then nothing falls between the two; where the kernel had no room for events, begin anew.
 Only translated connections are kept: the others cost a comparison.
 Neighbours: `core/translations.py` keeps them; `netlink_messages.py` has the framing.
 Source: include/uapi/linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h.
@@ -64,8 +64,8 @@ class Tuple(NamedTuple):
     icmp_code: int
 
 
-async def follow_translations(translations: Translations) -> NoReturn | None:
-    """Keep `translations` in step with the kernel, until cancelled. Returns where the kernel has no connection tracking."""
+async def follow_translations(translations: Translations) -> None:
+    """Keep `translations` in step with the kernel, until cancelled. Returns where there is no connection tracking."""
     while True:
         try:
             with _open_events() as events:
@@ -75,7 +75,7 @@ async def follow_translations(translations: Translations) -> NoReturn | None:
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 log.info("no address translation is told: conntrack by netlink: %s", error.strerror)
-                return None
+                return
             log.warning("connection tracking told more than could be read: starting again")
 
 

@@ -1,7 +1,8 @@
 """What the kernel has of events beside the ring: the sums of merged drops, and the counters.
 
 Law: read only. Counters grow from the start of the programs, so a reading is a sum, never a difference.
-Neighbours: `bpf/drops.bpf.h` merges, `bpf/event.bpf.h` counts; `consume.py` takes the events, `event_ledger.py` shows the counts.
+Neighbours: `bpf/drops.bpf.h` merges, `bpf/event.bpf.h` counts; `consume.py` takes the events, `event_ledger.py` shows
+the counts.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class EventSource:
         self.ring.close()
 
     def take_merged_drops(self, epoch: int) -> NDArray[np.void]:
-        """Return the sums (n,) of DROP_EVENT that a closed epoch left in its slots. Once an epoch, before the next flip."""
+        """Return the sums (n,) of DROP_EVENT that a closed epoch left in its slots; once, before the next flip."""
         merged = self.counts().thinned[EventKind.DROP]
         if merged == self._merged:
             return np.empty(0, DROP_EVENT)

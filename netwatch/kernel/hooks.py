@@ -1,7 +1,8 @@
 """What is loaded for which enrichment, and which fields of the kernel its programs read.
 
 Law: tables only. A switch that is off loads nothing and reads nothing.
-Neighbours: `compile.py` loads by these tables, `tracing.py` attaches. Imported by the compile child: the standard library only.
+Neighbours: `compile.py` loads by these tables, `tracing.py` attaches. Imported by the compile child: the standard
+library only.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class HookKind(enum.Enum):
 
 
 class Hook(NamedTuple):
-    """A program: its function in `bpf/netwatch.bpf.c`, where it goes, and who needs it (nobody in particular: all do)."""
+    """A program: its function in `bpf/netwatch.bpf.c`, where it goes, and who needs it; nobody in particular: all."""
 
     function: str
     kind: HookKind

@@ -1,7 +1,7 @@
 """The enrichment ring, read through a mapping.
 
-Law: `take` returns every record that is complete, in order, none twice, and moves the consumer's position once, after the
-copy. A record that a program is still writing ends it: what stands behind waits for the next time.
+Law: `take` returns every record that is complete, in order, none twice, and moves the consumer's position once, after
+the copy. A record that a program is still writing ends it: what stands behind waits for the next time.
 Why not libbpf's or bcc's reader: an empty callback costs ten times what a row costs here.
 Neighbours: `bpf/event.bpf.h` writes, `core/events.py` reads the slots, `consume.py` waits.
 Source: kernel/bpf/ringbuf.c; struct bpf_ringbuf's pages of positions, BPF_RINGBUF_BUSY_BIT.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import mmap
 import select
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import trio
@@ -22,6 +22,8 @@ from netwatch.kernel.syscall import max_entries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Number = TypeVar("Number", bound=np.generic)
 
 _BUSY = np.uint32(1 << 31)
 # 8,192 slots x 128 B = 1 MB and about 1 ms of decoding between two checkpoints.
@@ -42,8 +44,8 @@ class Ring:
         self._producer = np.frombuffer(shared, np.uint64, 1)
         self._slots = np.frombuffer(shared, np.uint8, size_bytes, page).reshape(-1, EVENT_SLOT_BYTES)
         self._lengths = self._slots.view("<u4")[:, 0]
-        # A ring that holds anything is readable, and stays so while programs write without waking: a loop of ours would turn without rest.
-        # An edge comes only when a program asks for it.
+        # A ring that holds anything is readable, and stays so while programs write without waking: a loop of ours would
+        # turn without rest. An edge comes only when a program asks for it.
         self._edges = select.epoll()
         self._edges.register(map_fd, select.EPOLLIN | select.EPOLLET)
 
@@ -66,21 +68,21 @@ class Ring:
         waiting = int(self._producer[0]) // EVENT_SLOT_BYTES - begin
         first = begin % self._slots_total
         count = min(waiting, self._max_slots)
-        # Positions before lengths, lengths before contents, as the kernel writes them the other way around. x86 keeps the order of
-        # loads; elsewhere the thousands of instructions in between have to do: not proven there.
-        lengths = self._wrapped(self._lengths, first, count)
-        complete = complete_slots(lengths)
-        slots = self._wrapped(self._slots, first, complete)
+        # Positions before lengths, lengths before contents: the kernel writes them the other way around. x86 keeps the
+        # order of loads; elsewhere the thousands of instructions in between have to do: not proven there.
+        complete = complete_slots(_wrapped(self._lengths, first, count))
+        slots = _wrapped(self._slots, first, complete)
         if complete:
             self._consumer[0] = np.uint64((begin + complete) * EVENT_SLOT_BYTES)
         return slots
 
-    def _wrapped(self, column: NDArray[np.generic], first: int, count: int) -> NDArray[np.generic]:
-        """Copy `count` rows from `first` on, around the end of the ring."""
-        until_end = self._slots_total - first
-        if count <= until_end:
-            return column[first : first + count].copy()
-        return np.concatenate((column[first:], column[: count - until_end]))
+
+def _wrapped(column: NDArray[Number], first: int, count: int) -> NDArray[Number]:
+    """Copy `count` rows from `first` on, around the end."""
+    until_end = len(column) - first
+    if count <= until_end:
+        return column[first : first + count].copy()
+    return np.concatenate((column[first:], column[: count - until_end]))
 
 
 def complete_slots(lengths: NDArray[np.uint32]) -> int:

@@ -1,8 +1,8 @@
 """Owners of the sockets that were there before us.
 
-Law: what a program wrote meanwhile stands. Nothing of a process is changed: its descriptor is borrowed for the time of one system call. A
-process that goes or may not be looked at is left out, and counted.
-Why through descriptors: socket storage takes values for a socket only by a descriptor of it, and pidfd_getfd(2) lends one.
+Law: what a program wrote meanwhile stands. Nothing of a process is changed: its descriptor is borrowed for the time of
+one system call. A process that goes or may not be looked at is left out, and counted.
+Why through descriptors: socket storage takes a value only by a descriptor of the socket, and pidfd_getfd(2) lends one.
 Neighbours: `bpf/tcp.bpf.h` and `on_socket` name the sockets that come later; `agent.py` calls this once.
 """
 
@@ -41,8 +41,8 @@ class SocketScan:
 def name_sockets(storage_fd: int) -> SocketScan:
     """Write the owners of all inet sockets that have none into a map of socket storage.
 
-    A socket that several processes share belongs to the youngest: a server that was started by socket activation, or a worker, and not
-    who made the socket for it. Blocks: about 20 us a socket, and 2 us for each other descriptor of the machine.
+    A socket that several processes share belongs to the youngest: to a server that was started by socket activation, or
+    to a worker, and not to who made the socket for it. Blocks for about 20 us a socket.
     """
     named = skipped = 0
     root = cgroup2_root()

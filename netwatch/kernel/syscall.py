@@ -129,8 +129,10 @@ test_run.__test__ = False  # type: ignore[attr-defined]
 
 
 def program_stats(program_fd: int) -> tuple[int, int, int]:
-    """Return how long a program ran in all, in ns, and how often; zeros unless statistics are enabled. And how often it
-    was left out because it was running on that CPU already: that is always counted.
+    """Return how long a program ran in all, in ns, how often, and how often it was left out.
+
+    The first two are zero unless statistics are enabled. It is left out where it is running on that CPU already, which
+    is always counted.
     """
     info = bytearray(256)
     bpf(Command.OBJ_GET_INFO_BY_FD, "=IIQ", program_fd, len(info), address(info))

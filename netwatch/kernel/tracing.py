@@ -1,7 +1,7 @@
 """Attach the programs that enrich: BTF tracepoints, and the cgroup hook where sockets are made.
 
-Law: each is held by a descriptor, so whatever ends this process detaches it. A hook that cannot be had is told once, with
-what is then missing from the records; packets are counted all the same.
+Law: each is held by a descriptor, so whatever ends this process detaches it. A hook that cannot be had is told once,
+with what is then missing from the records; packets are counted all the same.
 Neighbours: `hooks.py` says which there are, `agent.py` opens them before the first packet counts.
 Source: raw_tracepoint and link_create in `union bpf_attr`, include/uapi/linux/bpf.h.
 """
@@ -57,7 +57,7 @@ def cgroup2_root(mounts: Path = Path("/proc/self/mountinfo")) -> Path | None:
 
 
 def _open_tracepoint(program_fd: int) -> int:
-    """The program knows its tracepoint, by its BTF type: no name."""
+    """Attach without a name: the program knows its tracepoint, by its BTF type."""
     return bpf(Command.RAW_TRACEPOINT_OPEN, "=QI", 0, program_fd)
 
 

@@ -132,11 +132,31 @@ class Interfaces:
 
 
 @attrs.frozen
+class Translated:
+    """A connection is translated (NAT): the keys of both directions, of FLOW_KEY."""
+
+    original: Octets = _octets()
+    reply: Octets = _octets()
+    zone: int = _number()
+
+
+@attrs.frozen
+class TranslationEnded:
+    """A translated connection has ended."""
+
+    original: Octets = _octets()
+
+
+@attrs.frozen
 class End:
     """The run has ended as it should: the drain before was the last."""
 
 
-Frame = Closed | Counted | Merged | Offset | Rows | RowsEnd | Named | Drained | Ring | Containers | Interfaces | End
+OfDrain = Closed | Counted | Merged | Offset | Rows | RowsEnd | Named | Drained
+"""What a drain asks for, in this order."""
+InBetween = Ring | Containers | Interfaces | Translated | TranslationEnded
+"""What comes at any time."""
+Frame = OfDrain | InBetween | End
 _FRAMES: Mapping[str, type[Frame]] = {frame.__name__: frame for frame in get_args(Frame)}
 
 

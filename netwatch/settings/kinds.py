@@ -106,7 +106,8 @@ class PowerOfTwo(Count):
         """Return the number."""
         number = super().parse(value)
         if number & (number - 1):
-            raise ValueError(f"expected a power of two, such as {1 << number.bit_length() - 1} or {1 << number.bit_length()}")
+            below = 1 << number.bit_length() - 1
+            raise ValueError(f"expected a power of two, such as {below} or {2 * below}")
         return number
 
 
