@@ -42,26 +42,29 @@ static __always_inline void send_handshake_rtt(u64 sk, const struct flow_key *ke
 	submit_event(event);
 }
 
-/* Owners of both directions of a connection in another namespace, whose sockets our packet hooks do not see. */
-static __always_inline void send_foreign_owner(const struct socket_note *note, const struct flow_key *key)
+/*
+ * Owners of both directions of a connection in another namespace, whose sockets our packet hooks do not see; nobody, once it has
+ * ended. User space remembers them as long.
+ */
+static __always_inline void send_foreign_owner(const struct owner *owner, const struct flow_key *key)
 {
 	struct flow_key reverse = { .src_port = key->dst_port, .dst_port = key->src_port, .protocol = key->protocol };
 	struct owner_event *event;
 	u64 now = bpf_ktime_get_ns();
 
-	if (!note->owner.pid || !is_flow_sampled(key))
+	if (!is_flow_sampled(key))
 		return;
 	__builtin_memcpy(reverse.src_addr, key->dst_addr, sizeof(reverse.src_addr));
 	__builtin_memcpy(reverse.dst_addr, key->src_addr, sizeof(reverse.dst_addr));
 	event = reserve_event(EVENT_OWNER, key, 0, now);
 	if (event) {
-		event->owner = note->owner;
+		event->owner = *owner;
 		event->end = END_SOURCE;
 		submit_event(event);
 	}
 	event = reserve_event(EVENT_OWNER, &reverse, 0, now);
 	if (event) {
-		event->owner = note->owner;
+		event->owner = *owner;
 		event->end = END_DESTINATION;
 		submit_event(event);
 	}
@@ -94,8 +97,11 @@ static __always_inline void tell_tcp_state(void *socket, int old_state, int stat
 	/* A listener that closes, and a socket that never had another end. */
 	if (old_state == TCP_LISTEN || !key_of_socket(sk, &key) || !key.dst_port)
 		return;
-	if (ENRICH_PROCESS && note && !is_ours && state == TCP_ESTABLISHED)
-		send_foreign_owner(note, &key);
+	if (ENRICH_PROCESS && !is_ours && note && note->owner.pid && state != TCP_CLOSE_WAIT) {
+		struct owner nobody = {};
+
+		send_foreign_owner(state == TCP_CLOSE ? &nobody : &note->owner, &key);
+	}
 	if (!is_ours)
 		return;
 	if (ENRICH_RTT && state == TCP_ESTABLISHED)

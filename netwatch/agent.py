@@ -29,6 +29,7 @@ from netwatch.core.dns import DnsMatcher
 from netwatch.core.enrichment import Names
 from netwatch.core.interfaces import InterfaceRegistry
 from netwatch.core.join import JoinStore
+from netwatch.core.known_owners import KnownOwners
 from netwatch.core.layout import Direction
 from netwatch.core.selection import Selection
 from netwatch.core.translations import Translations
@@ -142,7 +143,7 @@ class Agent:
         )
         containers = Containers() if "process" in config.enrich else None
         dns = DnsMatcher(config.max_dns_questions, int(config.dns_timeout_s * 1e9))
-        intake = Intake(self._events, store, dns, containers)
+        intake = Intake(self._events, store, dns, KnownOwners(config.max_recent_flows), containers)
         # A short period does not wait longer than a quarter of itself: else it would drain nothing but its own grace.
         grace_s = min(config.join_grace_s, config.active_timeout_s / 4)
         return Joiner(intake, Translations(config.max_translations), grace_s, self._names)

@@ -17,6 +17,7 @@ import trio
 
 from netwatch.core.events import decode
 from netwatch.core.layout import EventKind
+from netwatch.core.rows import pick
 from netwatch.event_ledger import EventEnds, EventLedger, KernelEvents
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from netwatch.core.dns import DnsMatcher
     from netwatch.core.join import JoinStore
+    from netwatch.core.known_owners import KnownOwners
 
 
 class EventRing(Protocol):
@@ -70,6 +72,7 @@ class Intake:
     source: Events
     store: JoinStore
     dns: DnsMatcher
+    owners: KnownOwners
     container_names: ContainerNames | None = None
     containers: Mapping[int, str] = attrs.Factory(dict)
     """Of the cgroups whose processes were told, by cgroup id."""
@@ -84,17 +87,23 @@ class Intake:
             decoded = decode(slots)
             self.unknown += decoded.unknown
             for kind, events in decoded.by_kind.items():
-                self.store.add(kind, events)
-            if EventKind.OWNER in decoded.by_kind:
-                self._name_containers(decoded.by_kind[EventKind.OWNER])
+                self.store.add(kind, self._take_owners(events) if kind is EventKind.OWNER else events)
             if len(decoded.dns_heads):
                 self.store.add(EventKind.DNS, self.dns.add(decoded.dns_heads, decoded.dns_messages))
         return len(slots)
 
-    def _name_containers(self, owners: NDArray[np.void]) -> None:
-        """Ask at once: a container may be gone when its flows are drained."""
+    def _take_owners(self, events: NDArray[np.void]) -> NDArray[np.void]:
+        """Remember the owners that are told once a connection; return those that are told for each row."""
         if self.container_names:
-            self.containers = self.container_names.resolve(np.unique(owners["owner"]["cgroup_id"]).tolist())
+            # At once: a container may be gone when its flows are drained.
+            self.containers = self.container_names.resolve(np.unique(events["owner"]["cgroup_id"]).tolist())
+        is_standing = events["event"]["hook"] == 0
+        if not is_standing.any():
+            return events
+        standing = pick(events, is_standing)
+        self.owners.take(standing)
+        self.store.count(EventKind.OWNER, taken=len(standing), joined=len(standing))
+        return pick(events, ~is_standing)
 
     async def take_all(self) -> None:
         """Empty the ring, with a checkpoint for each chunk."""

@@ -134,3 +134,13 @@ class KernelCallFailed(NetwatchError):
     def __init__(self, command: str, thing: str, errno_name: str) -> None:
         self.command, self.thing, self.errno_name = command, thing, errno_name
         super().__init__(f"bpf({command}) on {thing}: {errno_name}; please report it")
+
+
+class RecordingUnusable(NetwatchError):
+    """A recording cannot be replayed: name another file, or use the version of netwatch that the message names."""
+
+    exit_code = 13
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"recording {path}: {reason}")

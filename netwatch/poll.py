@@ -151,6 +151,7 @@ class Drain:
         await hand_on(*joining.finish())
         assert self.joiner is not None
         self.joiner.translations.drained()
+        self.joiner.intake.owners.drained()
         return Overflow(drained, Amount(joining.duplicate_packets, joining.duplicate_bytes), joining.lost)
 
     def _audit(self, counted: EpochCounters, drained: FlowAmount) -> None:
@@ -174,7 +175,8 @@ class _HandOn:
 
     async def __call__(self, keys: NDArray[np.void], values: NDArray[np.void], enrichment: Enrichment) -> FlowAmount:
         """Return what was handed on."""
-        if self.joiner and len(keys):
+        if self.joiner:
+            enrichment = self.joiner.intake.owners.complete(keys, enrichment)
             translated = self.joiner.translations.lookup(keys)
             if len(translated):
                 enrichment = attrs.evolve(enrichment, translation=translated)

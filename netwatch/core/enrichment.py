@@ -15,6 +15,7 @@ import attrs
 import numpy as np
 
 from netwatch.core.layout import OWNER
+from netwatch.core.rows import pick
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,6 +101,13 @@ class Facts:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def completed_by(self, others: Facts) -> Facts:
+        """Return these, and those of the others that are about rows which have none here."""
+        is_new = ~np.isin(others.rows, self.rows)
+        rows = np.concatenate((self.rows, others.rows[is_new]))
+        order = rows.argsort()
+        return Facts(rows[order], pick(np.concatenate((self.values, pick(others.values, is_new))), order))
 
 
 RECORD_KIND = np.dtype([("kind", "u1")])

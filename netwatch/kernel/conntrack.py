@@ -100,7 +100,7 @@ def _take(datagram: memoryview, translations: Translations) -> None:
         if kind == _NEW:
             translations.add(*connection)
         else:
-            translations.remove(connection[0])
+            translations.remove(*connection[:2])
 
 
 def translation_in(body: memoryview) -> tuple[bytes, bytes, int] | None:

@@ -1,9 +1,9 @@
 """The files of a recording: `FILE`, and `FILE.1` with what stood there before.
 
-Law: bounded. A file that would outgrow half of the limit becomes `FILE.1`, and replaces what was that before; so the last half
-of the limit is always kept, and at most all of it. Frames are written whole and in order, and nothing after one that could not be.
-What `write(2)` took survives the end of the process, however it comes; nothing is synced, so the last seconds before a
-power cut may be missing.
+Law: bounded. A file that would outgrow half of the limit becomes `FILE.1`, and replaces what was that before; so the
+last half of the limit is always kept, and at most all of it. Frames are written whole and in order, and nothing after
+one that could not be. What `write(2)` took survives the end of the process, however it comes; nothing is synced, so the
+last seconds before a power cut may be missing.
 Neighbours: `writer.py` calls from a thread, `reader.py` reads.
 """
 
@@ -44,7 +44,9 @@ class RecordingFiles:
                 raise ConfigError("record", str(self.path), "is no regular file; name another")
             self._begin_file()
         except OSError as error:
-            raise ConfigError("record", str(self.path), f"cannot be written: {error.strerror}; name another file") from error
+            raise ConfigError(
+                "record", str(self.path), f"cannot be written: {error.strerror}; name another file"
+            ) from error
 
     def write(self, frames: Iterable[Frame]) -> None:
         """Write frames. Blocks; raises OSError, and then some of them were written."""
@@ -73,7 +75,7 @@ class RecordingFiles:
     def _rotate(self) -> None:
         self.close()
         self.path.replace(rotated(self.path))
-        self.header = attrs.evolve(self.header, number=self.header.number + 1)
+        self.header = attrs.evolve(self.header, number=self.header.number + 1, restated=len(self._current))
         self._begin_file()
 
     def _write(self, octets: bytes) -> None:

@@ -1,19 +1,19 @@
 """The frames of a recording, and how they stand in a file.
 
-Law: pure. A frame is one thing that netwatch was given, in the order in which it was given; whatever the drain asks for has
-a frame of its own, so that the place of all others in between is known. A frame is whole in the file, or it is not one.
+Law: pure. A frame is one thing that netwatch was given, in the order in which it was given; whatever a drain asks for
+has a frame of its own, so that the place of all others in between is known. A frame is whole in the file, or none.
 Neighbours: `taps.py` makes frames, `writer.py` and `reader.py` move them, `playback.py` gives them again.
 
-In the file each frame is a msgpack array of two: the CRC-32 of the second, and the second: bytes, which are msgpack too.
-They are an array that begins with the frame's name; in the first frame a map, the header, which every version can read.
-A change here, in what a drain asks for, or in its order is another FORMAT_VERSION.
+In the file each frame is a msgpack array of two: the CRC-32 of the second, and the second: bytes, which are msgpack,
+too. They are an array that begins with the frame's name; in the first frame a map, the header, which every version can
+read. A change here, in what a drain asks for, or in its order is another FORMAT_VERSION.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import get_args
 
 import attrs
 import msgpack
@@ -24,8 +24,11 @@ from netwatch.core.layout import FLOW_KEY, FLOW_VALUE
 
 FORMAT, FORMAT_VERSION = "netwatch recording", 1
 
-# What the bytes in the frames mean. The settings of msgpack: interface names may be no UTF-8, maps have numbers as keys.
-LAYOUT = zlib.crc32(repr([dtype.descr for dtype in (FLOW_KEY, FLOW_VALUE, TRANSLATION, *EVENT_TYPES.values())]).encode())
+# What the bytes in the frames mean.
+LAYOUT = zlib.crc32(
+    repr([dtype.descr for dtype in (FLOW_KEY, FLOW_VALUE, TRANSLATION, *EVENT_TYPES.values())]).encode()
+)
+# Interface names may be no UTF-8, and maps have numbers as keys.
 _PACKING = {"unicode_errors": "surrogateescape"}
 _UNPACKING = {"unicode_errors": "surrogateescape", "strict_map_key": False}
 
@@ -34,65 +37,48 @@ Tally = tuple[int, int]
 """Packets and bytes."""
 
 
-def _is_octets(_: object, field: attrs.Attribute[Octets], value: object) -> None:
-    if not isinstance(value, bytes | memoryview):
-        raise TypeError(f"{field.name} are no bytes")
-
-
-def _number() -> Any:
-    return attrs.field(validator=attrs.validators.instance_of(int))
-
-
-def _octets() -> Any:
-    return attrs.field(validator=_is_octets)
-
-
-def _mapping() -> Any:
-    return attrs.field(validator=attrs.validators.instance_of(Mapping))
-
-
 @attrs.frozen
 class Closed:
     """An epoch was closed, by CLOCK_MONOTONIC: a drain begins."""
 
-    epoch: int = _number()
-    closed_ns: int = _number()
+    epoch: int
+    closed_ns: int
 
 
 @attrs.frozen
 class Counted:
     """What the kernel counted in the epoch: by hook, by Counter, by EtherType."""
 
-    seen: Mapping[int, Tally] = _mapping()
-    ends: Mapping[int, Tally] = _mapping()
-    ethertypes: Mapping[int, Tally] = _mapping()
+    seen: Mapping[int, Tally]
+    ends: Mapping[int, Tally]
+    ethertypes: Mapping[int, Tally]
 
 
 @attrs.frozen
 class Merged:
     """The drops that the epoch merged, of DROP_EVENT, and what the programs have counted of events, by EventKind."""
 
-    drops: Octets = _octets()
-    made: Mapping[int, int] = _mapping()
-    lost: Mapping[int, int] = _mapping()
-    thinned: Mapping[int, int] = _mapping()
-    missed: Mapping[str, int] = _mapping()
-    wakes: int = _number()
+    drops: Octets
+    made: Mapping[int, int]
+    lost: Mapping[int, int]
+    thinned: Mapping[int, int]
+    missed: Mapping[str, int]
+    wakes: int
 
 
 @attrs.frozen
 class Offset:
     """Unix time minus CLOCK_MONOTONIC."""
 
-    wall_offset_ns: int = _number()
+    wall_offset_ns: int
 
 
 @attrs.frozen
 class Rows:
     """A chunk of the epoch's rows, of FLOW_KEY and FLOW_VALUE."""
 
-    keys: Octets = _octets()
-    values: Octets = _octets()
+    keys: Octets
+    values: Octets
 
 
 @attrs.frozen
@@ -114,37 +100,37 @@ class Drained:
 class Ring:
     """What was taken out of the ring at once, in slots of EVENT_SLOT_BYTES."""
 
-    slots: Octets = _octets()
+    slots: Octets
 
 
 @attrs.frozen
 class Containers:
     """The containers that are known, by cgroup id, where that has changed."""
 
-    by_cgroup: Mapping[int, str] = _mapping()
+    by_cgroup: Mapping[int, str]
 
 
 @attrs.frozen
 class Interfaces:
     """The names of the interfaces, by index, where they have changed."""
 
-    by_ifindex: Mapping[int, str] = _mapping()
+    by_ifindex: Mapping[int, str]
 
 
 @attrs.frozen
 class Translated:
     """A connection is translated (NAT): the keys of both directions, of FLOW_KEY."""
 
-    original: Octets = _octets()
-    reply: Octets = _octets()
-    zone: int = _number()
+    original: Octets
+    reply: Octets
+    zone: int
 
 
 @attrs.frozen
 class TranslationEnded:
     """A translated connection has ended."""
 
-    original: Octets = _octets()
+    original: Octets
 
 
 @attrs.frozen
@@ -158,6 +144,8 @@ InBetween = Ring | Containers | Interfaces | Translated | TranslationEnded
 """What comes at any time."""
 Frame = OfDrain | InBetween | End
 _FRAMES: Mapping[str, type[Frame]] = {frame.__name__: frame for frame in get_args(Frame)}
+# What msgpack makes of the fields, by the first word of their annotations.
+_UNPACKED = {"int": int, "Octets": bytes, "Mapping": dict}
 
 
 @attrs.frozen(kw_only=True)
@@ -165,21 +153,25 @@ class RecordedSettings:
     """The settings of the run that decide what becomes of what is recorded."""
 
     enrich: tuple[str, ...] = attrs.field(converter=tuple)
-    sampling: int = _number()
+    sampling: int
     sampling_mode: str
-    max_pending_events: int = _number()
-    max_recent_flows: int = _number()
-    max_dns_questions: int = _number()
+    max_pending_events: int
+    max_recent_flows: int
+    max_dns_questions: int
     dns_timeout_s: float
-    max_translations: int = _number()
+    max_translations: int
 
 
 @attrs.frozen(kw_only=True)
 class Header:
-    """What a file begins with. A recording is a run; its files are numbered from 0."""
+    """What a file begins with. A recording is a run; its files are numbered from 0.
+
+    `restated` frames follow that were in the file before: what is told only when it changes.
+    """
 
     run: bytes
     number: int
+    restated: int = 0
     netwatch: str
     kernel: str
     agent_ip: str
@@ -228,7 +220,7 @@ def decode_header(packed: bytes) -> Header:
     if version != FORMAT_VERSION:
         age = "newer" if isinstance(version, int) and version > FORMAT_VERSION else "other"
         raise ForeignFormatError(
-            f"has the {age} format {version}, of netwatch {writer}; this one reads format {FORMAT_VERSION}: use that version"
+            f"has the {age} format {version}; this netwatch reads format {FORMAT_VERSION}: use netwatch {writer}"
         )
     if content.pop("layout", None) != LAYOUT:
         raise ForeignFormatError(f"has rows and events that are laid out as in netwatch {writer}: use that version")
@@ -241,7 +233,11 @@ def decode_header(packed: bytes) -> Header:
 def decode_frame(packed: bytes) -> Frame:
     """Return a frame. Raises ValueError where it is none that this version knows."""
     try:
-        name, *fields = msgpack.unpackb(packed, **_UNPACKING)
-        return _FRAMES[name](*fields)
+        name, *values = msgpack.unpackb(packed, **_UNPACKING)
+        kind = _FRAMES[name]
     except (TypeError, KeyError) as error:
         raise ValueError("no frame that this version knows") from error
+    fields = attrs.fields(kind)
+    if list(map(type, values)) != [_UNPACKED[str(field.type).partition("[")[0]] for field in fields]:
+        raise ValueError(f"no {name} that this version knows")
+    return kind(*values)

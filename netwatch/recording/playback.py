@@ -1,8 +1,9 @@
 """A kernel made of a recording: it answers a drain and an intake as the real one did.
 
-Law: no clock, no kernel; everything happens in the order of the frames. What came between two answers of the kernel comes
-between them again: it is passed on when the later one is asked for, or, where a batch is handed on meanwhile, before that.
-Neighbours: `taps.py` recorded the answers, `replay.py` drives the drains, `poll.py` and `consume.py` declare what they ask for.
+Law: no clock, no kernel; everything happens in the order of the frames. What came between two answers of the kernel
+comes between them again: while a batch is handed on, as it was then, or else when the later answer is asked for.
+Neighbours: `taps.py` recorded the answers, `replay.py` drives the drains, `poll.py` and `consume.py` declare what they
+ask for.
 """
 
 from __future__ import annotations
@@ -79,9 +80,7 @@ class Playback:
                     return False
                 case Ring() if self.intake:
                     self.intake.take_chunk()
-                case Ring() | Containers():
-                    self._step()
-                case Interfaces() | Translated() | TranslationEnded():
+                case Ring() | Containers() | Interfaces() | Translated() | TranslationEnded():
                     self._pass_on()
                 case _:
                     return True
@@ -111,7 +110,7 @@ class Playback:
 
     def read_closed(self) -> Iterator[tuple[NDArray[np.void], NDArray[np.void]]]:
         """Yield the rows of the drain."""
-        while isinstance(self._next, Rows):
+        while self.advance() and isinstance(self._next, Rows):
             rows = self._expect(Rows)
             yield np.frombuffer(rows.keys, FLOW_KEY), np.frombuffer(rows.values, FLOW_VALUE)
         self._expect(RowsEnd)
@@ -136,9 +135,9 @@ class Playback:
     def take_merged_drops(self, epoch: int) -> NDArray[np.void]:
         """Return the merged drops of the drain."""
         merged = self._expect(Merged)
-        by_kind = (_by_kind(numbers) for numbers in (merged.made, merged.lost, merged.thinned))
-        self._counts = KernelEvents(*by_kind, merged.missed, merged.wakes)
-        return np.frombuffer(merged.drops, DROP_EVENT)
+        made, lost, thinned = map(_by_kind, (merged.made, merged.lost, merged.thinned))
+        self._counts = KernelEvents(made, lost, thinned, merged.missed, merged.wakes)
+        return np.frombuffer(merged.drops, DROP_EVENT).copy()
 
     def counts(self) -> KernelEvents:
         """Return what the programs had counted at the latest drain."""
@@ -170,6 +169,8 @@ class Playback:
         match self._next:
             case Interfaces(by_ifindex):
                 self.registry.names = InterfaceNames(by_ifindex)
+            case Containers(by_cgroup):
+                self._containers = by_cgroup
             case Translated(original, reply, zone) if self.translations:
                 self.translations.add(bytes(original), bytes(reply), zone)
             case TranslationEnded(original) if self.translations:
@@ -193,7 +194,7 @@ class PlaybackRegistry(InterfaceRegistry):
     """The names as they were told."""
 
     playback: Playback
-    names: InterfaceNames = InterfaceNames({})
+    names: InterfaceNames = attrs.field(factory=lambda: InterfaceNames({}))
 
     def snapshot(self) -> InterfaceNames:
         """Return the names at this place of the recording."""

@@ -1,7 +1,7 @@
 """Read a recording: first what is in it, then its frames.
 
-Law: frames end where the file is not as it was written, and what stands behind is never looked at. Memory holds one frame,
-whatever a file says of itself.
+Law: frames end where the file is not as it was written, and what stands behind is never looked at. Memory holds one
+frame, whatever a file says of itself.
 Neighbours: `files.py` wrote them, `frames.py` decodes, `replay.py` decides what to do with them.
 """
 
@@ -77,7 +77,8 @@ class _Damage:
 
 def open_recording(path: Path) -> Recording:
     """Look through a recording. Raises RecordingUnusable, in one line, where there is nothing to replay."""
-    header, paths = _header(path), (path,)
+    header = _header(path)
+    paths: tuple[Path, ...] = (path,)
     before = rotated(path)
     if header.number and before.exists():
         # Another run's, or no recording at all: then this one begins in the middle.
@@ -117,7 +118,9 @@ def _header(path: Path) -> Header:
     except OSError as error:
         raise RecordingUnusable(str(path), f"cannot be read: {error.strerror}") from error
     if first is None:
-        raise RecordingUnusable(str(path), "is empty" if is_empty else "is no recording of netwatch, or cut off in its header")
+        raise RecordingUnusable(
+            str(path), "is empty" if is_empty else "is no recording of netwatch, or cut off in its header"
+        )
     try:
         return decode_header(first)
     except ForeignFormatError as error:
@@ -136,14 +139,16 @@ def _frames_of(paths: tuple[Path, ...], damage: _Damage) -> Iterator[Frame]:
         with path.open("rb") as file:
             place = 0
             envelopes = _envelopes(file)
-            next(envelopes, None)  # the header
+            header = next(envelopes, None)
+            known = decode_header(header).restated if header and path is not paths[0] else 0
             for packed in envelopes:
                 try:
                     frame = decode_frame(packed)
                 except ValueError:
                     break
-                yield frame
                 place += 1
+                if place > known:
+                    yield frame
             else:
                 if _is_read(file):
                     continue

@@ -1,7 +1,7 @@
 """What a drain and the intake ask the kernel, with each answer recorded.
 
-Law: a tap gives the answer on as it came. It records in the loop, when the answer is given, so the frames have the order in
-which everything happened; and it keeps no view of a buffer that will be used again.
+Law: a tap gives the answer on as it came. It records in the loop, when the answer is given, so the frames have the
+order in which everything happened; and it keeps no view of a buffer that will be used again.
 Neighbours: `poll.py` and `consume.py` declare what they ask for; `playback.py` is the other end.
 """
 
@@ -15,6 +15,7 @@ import attrs
 from netwatch.core.audit import EpochCounters
 from netwatch.core.batch import InterfaceNames
 from netwatch.core.interfaces import InterfaceRegistry
+from netwatch.core.layout import Counter, EventKind
 from netwatch.core.translations import Translations
 from netwatch.recording.frames import (
     Closed,
@@ -111,8 +112,12 @@ class RecordedCounters:
         return counted
 
 
-def _tallies(amounts: Mapping[int, Amount]) -> dict[int, Tally]:
+def _tallies(amounts: Mapping[int, Amount] | Mapping[Counter, Amount]) -> dict[int, Tally]:
     return {int(number): (amount.packets, amount.bytes) for number, amount in amounts.items()}
+
+
+def _by_number(counts: Mapping[EventKind, int]) -> dict[int, int]:
+    return {int(kind): count for kind, count in counts.items()}
 
 
 @attrs.define(eq=False)
@@ -150,8 +155,8 @@ class RecordedEvents:
         """Return the source's, and record what was counted until then."""
         drops = self.source.take_merged_drops(epoch)
         counts = self.source.counts()
-        by_kind = ({int(kind): n for kind, n in of.items()} for of in (counts.made, counts.lost, counts.thinned))
-        self.put(Merged(drops.tobytes(), *by_kind, dict(counts.missed), counts.wakes))
+        made, lost, thinned = map(_by_number, (counts.made, counts.lost, counts.thinned))
+        self.put(Merged(drops.tobytes(), made, lost, thinned, dict(counts.missed), counts.wakes))
         return drops
 
     def counts(self) -> KernelEvents:

@@ -1,7 +1,7 @@
 """Record: take frames from the tasks, and write them in a task of their own.
 
-Law: who gives a frame never waits. Frames wait in memory, at most MAX_WAITING_BYTES, while a thread writes those before. Where
-the disk is too slow for that, or full, the recording ends with one line in the log: a recording with a gap would replay as
+Law: who gives a frame never waits. Frames wait in memory, at most MAX_WAITING_BYTES, while a thread writes others.
+Where the disk is too slow for that, or full, the recording ends with one line in the log: with a gap it would replay as
 something that never happened. The capture goes on, and the ledger knows nothing of it.
 Neighbours: `taps.py` gives frames, `files.py` writes them, `agent.py` starts the task.
 """
@@ -64,7 +64,7 @@ class RecordWriter:
             self._is_written.set()
 
     async def close(self, deadline: float) -> None:
-        """Write the end, and wait until all is written or the deadline (trio time) has come. Call after the last drain."""
+        """Write the end, after the last drain, and wait until all is written or the deadline (trio time) has come."""
         self.put(End())
         self._is_over = True
         with trio.move_on_at(deadline) as waiting:

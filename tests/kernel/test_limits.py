@@ -1,4 +1,7 @@
-"""The flow map at its limit: what has no room is lost and counted, packet for packet; what has a row goes on."""
+"""The flow map at its limit: what has no room is lost and counted, packet for packet; what has a row goes on.
+
+Without enrichment: with it, what has no room goes through the ring (`test_enrich_overflow.py`).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from tests.kernel.hosts import Pair
 from tests.kernel.scrape import FLAGS, scrape_until
 
 MAX_FLOWS = 64
+WITHOUT_RING = ("--enrich", "none")
 MAP_FULL = ("kernel", "flow map full")
 
 
@@ -41,7 +45,7 @@ def assert_all_in_flows_or_map_full(result: AgentResult, packets: int, bytes_: i
 
 def test_more_flows_than_the_map_holds(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess]) -> None:
     """As many flows as it holds are exported, those that were known go on, each packet of the others is lost."""
-    limits = ("--active-timeout", "1h", "--max-flows", str(MAX_FLOWS))
+    limits = ("--active-timeout", "1h", "--max-flows", str(MAX_FLOWS), *WITHOUT_RING)
     daemon = agent(pair.right.namespace, "-i", "right0", "--direction", "ingress", *limits)
     prefix = pair.left.namespace.prefix
     known = generate(evolve(traffic, flows=17, packets_per_flow=3), prefix)
@@ -60,7 +64,7 @@ def test_more_flows_than_the_map_holds(pair: Pair, traffic: Traffic, agent: Call
 
 def test_fill_and_recovery(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess]) -> None:
     """The metrics tell that the map is full and what that costs; the next epoch has room again, and loses nothing."""
-    limits = ("--active-timeout", "0.2", "--max-flows", str(MAX_FLOWS), *FLAGS)
+    limits = ("--active-timeout", "0.2", "--max-flows", str(MAX_FLOWS), *WITHOUT_RING, *FLAGS)
     namespace, prefix = pair.right.namespace, pair.left.namespace.prefix
     daemon = agent(namespace, "-i", "right0", "--direction", "ingress", *limits)
     flood = evolve(traffic, flows_per_second=10_000, duration_s=60)
@@ -86,7 +90,7 @@ def test_fill_and_recovery(pair: Pair, traffic: Traffic, agent: Callable[..., Ag
 
 def test_two_processors_at_a_full_map(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess]) -> None:
     """At full speed, across drains, with rows being made and refused on both processors, not one packet is missing."""
-    limits = ("--active-timeout", "0.1", "--max-flows", "509")
+    limits = ("--active-timeout", "0.1", "--max-flows", "509", *WITHOUT_RING)
     daemon = agent(pair.right.namespace, "-i", "right0", "--direction", "ingress", *limits)
     prefix = pair.left.namespace.prefix
     many = evolve(traffic, mode=Mode.FLOWS, flows=1_000_003, duration_s=1.2)
