@@ -204,7 +204,7 @@ class Agent:
         if "process" in self._config.enrich:
             await trio.to_thread.run_sync(name_sockets, self._loaded.maps["sockets"])
         if "nat" in self._config.enrich:
-            capture.start_soon(follow_translations, self._joiner.translations)
+            await capture.start(follow_translations, self._joiner.translations)
         capture.start_soon(consume_events, self._joiner.intake, self._config.ring_period_s)
 
     async def _cancel_on_stop(self, scope: trio.CancelScope) -> None:

@@ -26,6 +26,7 @@ from netwatch.core.backoff import Backoff
 from netwatch.core.dns import DnsMatcher
 from netwatch.core.enrichment import Names
 from netwatch.core.join import JoinStore
+from netwatch.core.known_owners import KnownOwners
 from netwatch.core.translations import Translations
 from netwatch.errors import OutputClosed
 from netwatch.export import NOT_DELIVERED, OUTPUT_CLOSED, ExportQueue, export_flows
@@ -85,7 +86,7 @@ class Replay:
     ledger: Ledger = attrs.field(factory=Ledger, init=False)
     _queues: list[ExportQueue] = attrs.field(init=False)
     _playback: Playback = attrs.field(init=False)
-    _joiner: Joiner | None = attrs.field(init=False)
+    joiner: Joiner | None = attrs.field(init=False)
     _is_played: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -93,7 +94,7 @@ class Replay:
         limit = self.config.max_queue_bytes
         self._queues = [ExportQueue(self.ledger.open_exporter(exporter.url), limit) for exporter in self.exporters]
         self._playback = Playback(str(self.path), self.recording.frames())
-        self._joiner = self._open_joiner() if self.recording.header.settings.enrich else None
+        self.joiner = self._open_joiner() if self.recording.header.settings.enrich else None
 
     def _open_joiner(self) -> Joiner:
         playback, settings = self._playback, self.recording.header.settings
@@ -121,7 +122,7 @@ class Replay:
 
     async def _play(self) -> None:
         playback = self._playback
-        drain = Drain(playback, playback, self.ledger, playback.registry, self._queues, playback, self._joiner)
+        drain = Drain(playback, playback, self.ledger, playback.registry, self._queues, playback, self.joiner)
         for left in reversed(range(self.recording.drains)):
             playback.advance()
             await drain.run(math.inf, is_last=self.recording.has_end and left == 0)
@@ -149,8 +150,8 @@ class Replay:
         for account in self.ledger.exporters:
             account.write_off(NOT_DELIVERED)
         text, content = self.ledger.as_text(), self.ledger.as_json()
-        if self._joiner:
-            events = self._joiner.intake.ledger()
+        if self.joiner:
+            events = self.joiner.intake.ledger()
             text, content = f"{text}\n{events.as_text()}", content | {"events": events.as_json()}
         print(text, file=sys.stderr)
         if self.config.ledger:
@@ -168,4 +169,5 @@ def open_intake(playback: Playback, settings: RecordedSettings) -> Intake:
         is_packet_sampled=settings.sampling > 1 and settings.sampling_mode == "packet",
     )
     dns = DnsMatcher(settings.max_dns_questions, int(settings.dns_timeout_s * 1e9))
-    return Intake(playback, store, dns, playback if "process" in settings.enrich else None)
+    owners = KnownOwners(settings.max_recent_flows)
+    return Intake(playback, store, dns, owners, playback if "process" in settings.enrich else None)

@@ -7,6 +7,7 @@ Neighbours: `core/translations.py` and `core/known_owners.py` keep theirs here; 
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 import attrs
@@ -40,6 +41,11 @@ class StandingFacts:
 
     def add(self, key: bytes, value: bytes) -> None:
         """Let a fact stand; it replaces an older one about the same flow."""
+        if self._values.get(key) == value:
+            # Again the newest; the index is right as it is.
+            self._ending.pop(key, None)
+            self._values[key] = self._values.pop(key)
+            return
         self._drop(key)
         self._values[key] = value
         self._index = None
@@ -51,6 +57,11 @@ class StandingFacts:
         """Note that a fact stands no longer, but for the rows that are still to come."""
         if key in self._values:
             self._ending[key] = _DRAINS_KEPT
+
+    def end_others(self, keys: Set[bytes]) -> None:
+        """Note that no fact stands any longer but those about these flows."""
+        for key in self._values.keys() - self._ending.keys() - keys:
+            self.end(key)
 
     def drained(self) -> None:
         """Note the end of a drain: what no coming drain can need is forgotten."""

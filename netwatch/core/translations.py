@@ -7,6 +7,7 @@ Neighbours: `kernel/conntrack.py` tells of connections, `core/standing.py` keeps
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -28,6 +29,7 @@ class Translations:
     """Connections by the raw FLOW_KEY of their first direction."""
 
     max_translations: int
+    overruns: int = 0  # how often the kernel had no room for events
     _facts: StandingFacts = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -53,6 +55,13 @@ class Translations:
         """Note that a connection has ended."""
         self._facts.end(original)
         self._facts.end(reply)
+
+    def replace(self, connections: Iterable[tuple[bytes, bytes, int]]) -> None:
+        """Take all connections that there are, as `add` does; every other has ended."""
+        present = [*connections]
+        self._facts.end_others({key for original, reply, _ in present for key in (original, reply)})
+        for connection in present:
+            self.add(*connection)
 
     def drained(self) -> None:
         """Note the end of a drain."""

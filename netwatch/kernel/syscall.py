@@ -28,6 +28,7 @@ class Command(enum.IntEnum):
     """`enum bpf_cmd`, those that netwatch uses."""
 
     MAP_CREATE = 0
+    MAP_LOOKUP_ELEM = 1
     MAP_UPDATE_ELEM = 2
     PROG_LOAD = 5
     PROG_TEST_RUN = 10

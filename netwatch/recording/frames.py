@@ -12,7 +12,7 @@ read. A change here, in what a drain asks for, or in its order is another FORMAT
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import attrs
@@ -131,6 +131,17 @@ class TranslationEnded:
     """A translated connection has ended."""
 
     original: Octets
+    reply: Octets
+
+
+@attrs.frozen
+class TranslationsReplaced:
+    """All translated connections that there are, in columns; with `has_more`, the next such frame goes on."""
+
+    originals: Octets
+    replies: Octets
+    zones: Sequence[int]
+    has_more: bool
 
 
 @attrs.frozen
@@ -140,12 +151,12 @@ class End:
 
 OfDrain = Closed | Counted | Merged | Offset | Rows | RowsEnd | Named | Drained
 """What a drain asks for, in this order."""
-InBetween = Ring | Containers | Interfaces | Translated | TranslationEnded
+InBetween = Ring | Containers | Interfaces | Translated | TranslationEnded | TranslationsReplaced
 """What comes at any time."""
 Frame = OfDrain | InBetween | End
 _FRAMES: Mapping[str, type[Frame]] = {frame.__name__: frame for frame in get_args(Frame)}
 # What msgpack makes of the fields, by the first word of their annotations.
-_UNPACKED = {"int": int, "Octets": bytes, "Mapping": dict}
+_UNPACKED = {"int": int, "bool": bool, "Octets": bytes, "Mapping": dict, "Sequence": list}
 
 
 @attrs.frozen(kw_only=True)

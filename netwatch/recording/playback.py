@@ -29,9 +29,11 @@ from netwatch.recording.frames import (
     Counted,
     Drained,
     Frame,
+    InBetween,
     Interfaces,
     Merged,
     Named,
+    Octets,
     Offset,
     Ring,
     Rows,
@@ -39,6 +41,7 @@ from netwatch.recording.frames import (
     Tally,
     Translated,
     TranslationEnded,
+    TranslationsReplaced,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ class Playback:
     registry: PlaybackRegistry = attrs.field(init=False)
     _next: Frame | None = attrs.field(default=None, init=False)
     _containers: Mapping[int, str] = attrs.field(factory=dict, init=False)
+    _replaced: list[tuple[bytes, bytes, int]] = attrs.field(factory=list, init=False)
     _counts: KernelEvents = attrs.field(factory=KernelEvents, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -80,7 +84,7 @@ class Playback:
                     return False
                 case Ring() if self.intake:
                     self.intake.take_chunk()
-                case Ring() | Containers() | Interfaces() | Translated() | TranslationEnded():
+                case _ if isinstance(self._next, InBetween):
                     self._pass_on()
                 case _:
                     return True
@@ -126,7 +130,7 @@ class Playback:
 
     def take(self) -> NDArray[np.uint8]:
         """Return what was taken at once; none where something else happened next."""
-        while isinstance(self._next, Interfaces | Translated | TranslationEnded):
+        while isinstance(self._next, InBetween) and not isinstance(self._next, Ring):
             self._pass_on()
         if not isinstance(self._next, Ring):
             return np.empty((0, EVENT_SLOT_BYTES), np.uint8)
@@ -173,8 +177,13 @@ class Playback:
                 self._containers = by_cgroup
             case Translated(original, reply, zone) if self.translations:
                 self.translations.add(bytes(original), bytes(reply), zone)
-            case TranslationEnded(original) if self.translations:
-                self.translations.remove(bytes(original))
+            case TranslationEnded(original, reply) if self.translations:
+                self.translations.remove(bytes(original), bytes(reply))
+            case TranslationsReplaced(originals, replies, zones, has_more) if self.translations:
+                self._replaced += zip(_keys_in(originals), _keys_in(replies), zones, strict=True)
+                if not has_more:
+                    self.translations.replace(self._replaced)
+                    self._replaced = []
         self._step()
 
     def _expect(self, kind: type[F]) -> F:
@@ -212,3 +221,8 @@ def _amounts(tallies: Mapping[int, Tally]) -> dict[int, Amount]:
 
 def _by_kind(numbers: Mapping[int, int]) -> dict[EventKind, int]:
     return {EventKind(number): count for number, count in numbers.items()}
+
+
+def _keys_in(octets: Octets) -> Iterator[bytes]:
+    size = FLOW_KEY.itemsize
+    return (bytes(octets[start : start + size]) for start in range(0, len(octets), size))

@@ -7,6 +7,7 @@ Neighbours: `files.py` wrote them, `frames.py` decodes, `replay.py` decides what
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -77,14 +78,7 @@ class _Damage:
 
 def open_recording(path: Path) -> Recording:
     """Look through a recording. Raises RecordingUnusable, in one line, where there is nothing to replay."""
-    header = _header(path)
-    paths: tuple[Path, ...] = (path,)
-    before = rotated(path)
-    if header.number and before.exists():
-        # Another run's, or no recording at all: then this one begins in the middle.
-        older = _header_or_none(before)
-        if older and (older.run, older.number) == (header.run, header.number - 1):
-            header, paths = older, (before, path)
+    header, paths = _files_of(path)
     damage = _Damage()
     closed, drains, has_end = [], 0, False
     is_passed_over = header.number > 0
@@ -109,29 +103,34 @@ def open_recording(path: Path) -> Recording:
     )
 
 
+def _files_of(path: Path) -> tuple[Header, tuple[Path, ...]]:
+    """Return the files, and the header of the first. Without the one before, the recording begins in the middle."""
+    header, before = _header(path), rotated(path)
+    if header.number and before.exists():
+        try:
+            older = _header(before)
+        except RecordingUnusable:
+            return header, (path,)  # that file is something else
+        if (older.run, older.number) == (header.run, header.number - 1):
+            return older, (before, path)
+    return header, (path,)
+
+
 def _header(path: Path) -> Header:
     """Return a file's header. Raises RecordingUnusable."""
     try:
         with path.open("rb") as file:
             first = next(_envelopes(file), None)
-            is_empty = not file.tell()
+            is_empty = not file.seek(0, os.SEEK_END)
     except OSError as error:
         raise RecordingUnusable(str(path), f"cannot be read: {error.strerror}") from error
     if first is None:
-        raise RecordingUnusable(
-            str(path), "is empty" if is_empty else "is no recording of netwatch, or cut off in its header"
-        )
+        reason = "is empty" if is_empty else "is no recording of netwatch, or cut off in its header"
+        raise RecordingUnusable(str(path), reason)
     try:
         return decode_header(first)
     except ForeignFormatError as error:
         raise RecordingUnusable(str(path), str(error)) from error
-
-
-def _header_or_none(path: Path) -> Header | None:
-    try:
-        return _header(path)
-    except RecordingUnusable:
-        return None
 
 
 def _frames_of(paths: tuple[Path, ...], damage: _Damage) -> Iterator[Frame]:

@@ -33,6 +33,7 @@ from netwatch.recording.frames import (
     Tally,
     Translated,
     TranslationEnded,
+    TranslationsReplaced,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from netwatch.poll import Clock, CounterSource, FlowSource
 
 Put = Callable[[Frame], None]
+
+# 8,192 x 82 B = 0.7 MB: no frame is larger than a chunk of rows.
+_CONNECTIONS_IN_FRAME = 8_192
 
 
 @attrs.define(eq=False)
@@ -213,10 +217,25 @@ class RecordedTranslations(Translations):
         super().add(original, reply, zone)
         self.put(Translated(original, reply, zone))
 
-    def remove(self, original: bytes) -> None:
+    def remove(self, original: bytes, reply: bytes) -> None:
         """Note that a connection has ended."""
-        super().remove(original)
-        self.put(TranslationEnded(original))
+        super().remove(original, reply)
+        self.put(TranslationEnded(original, reply))
+
+    def replace(self, connections: Iterable[tuple[bytes, bytes, int]]) -> None:
+        """Take all connections that there are."""
+        present = [*connections]
+        for begin in range(0, len(present) or 1, _CONNECTIONS_IN_FRAME):
+            end = begin + _CONNECTIONS_IN_FRAME
+            columns = [*zip(*present[begin:end], strict=True)] or [(), (), ()]
+            originals, replies = b"".join(columns[0]), b"".join(columns[1])
+            self.put(TranslationsReplaced(originals, replies, columns[2], end < len(present)))
+        # It adds them one by one, which is told already.
+        put, self.put = self.put, lambda _: None
+        try:
+            super().replace(present)
+        finally:
+            self.put = put
 
 
 @attrs.frozen(eq=False)

@@ -1,0 +1,112 @@
+"""Replay: a recording gives what the run gave, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netwatch.config import Config
+from netwatch.core.batch import FlowBatch, Message
+from netwatch.core.json_lines import format_batch_json
+from netwatch.core.layout import EventKind
+from netwatch.errors import DeliveryFailed, OutputClosed, RecordingUnusable
+from netwatch.recording.files import rotated
+from netwatch.recording.reader import open_recording
+from netwatch.replay import Replay, run
+from tests.tasks.recording_kernel import AGENT_IP, HEADER, SETTINGS, RecordedRun, key_of, record
+
+Turn = Callable[[RecordedRun], object]
+
+
+@attrs.define(eq=False)
+class Printer:
+    """An exporter that keeps what a run would have printed."""
+
+    url: str = "fake://printer"
+    printed: bytearray = attrs.Factory(bytearray)
+
+    async def __aenter__(self) -> Printer:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        pass
+
+    def encode(self, batch: FlowBatch) -> Sequence[Message]:
+        return [Message(format_batch_json(batch, AGENT_IP), batch.flows, batch.packets, batch.bytes)]
+
+    async def send(self, message: Message) -> None:
+        self.printed += message.payload
+
+
+def replayed(path: Path, printer: Printer | None = None, config: Config | None = None) -> tuple[bytes, Replay]:
+    """Replay on a virtual clock: nothing in it takes time."""
+    printer = printer or Printer()
+    replay = Replay(path, open_recording(path), config or Config(), [printer])
+    trio.run(replay.run, clock=trio.testing.MockClock(autojump_threshold=0))
+    return bytes(printer.printed), replay
+
+
+def connection(port: int) -> tuple[bytes, bytes, int]:
+    """Return a connection that is translated to another port."""
+    return key_of(port), key_of(port + 9), port
+
+
+PORTS = st.integers(0, 4)
+EVENTS = st.lists(st.tuples(st.sampled_from(EventKind), PORTS, st.integers(0, 9_000)), min_size=1, max_size=4)
+TURNS = st.one_of(
+    EVENTS.map(lambda events: lambda run: run.tell(*events)),
+    st.lists(PORTS, max_size=6).map(lambda ports: lambda run: run.see(ports)),
+    PORTS.map(lambda port: lambda run: run.translations.add(*connection(port))),
+    PORTS.map(lambda port: lambda run: run.translations.remove(*connection(port)[:2])),
+    st.lists(PORTS).map(lambda ports: lambda run: run.translations.replace(map(connection, ports))),
+    st.tuples(st.integers(1, 4), st.sampled_from(["eth0", "veth1", "\udcff"])).map(
+        lambda link: lambda run: run.rename(*link)
+    ),
+    st.integers(1, 4).map(lambda ifindex: lambda run: run.registry.remove(ifindex)),
+    st.just(lambda run: run.consume()),
+    st.just(lambda run: run.look()),
+)
+EPOCHS = st.lists(st.tuples(st.lists(TURNS, max_size=8), st.lists(TURNS, max_size=8)), max_size=5)
+
+
+def playing(epochs: Sequence[tuple[Sequence[Turn], Sequence[Turn]]]) -> Callable[[RecordedRun], Awaitable[None]]:
+    """Return what happens: before each drain, and one by one while its batches are handed on."""
+
+    async def play(run: RecordedRun) -> None:
+        for before, meanwhile in epochs:
+            for turn in before:
+                turn(run)
+            rest = iter(meanwhile)
+            run.exported.meanwhile = lambda rest=rest: [turn(run) for turn in [*rest][:2]]  # type: ignore[misc]
+            await run.drain()
+
+    return play
+
+
+@given(epochs=EPOCHS, is_joining=st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_whatever_happens(epochs: list[tuple[list[Turn], list[Turn]]], is_joining: bool) -> None:
+    """Whenever it happens, also in the middle of a drain: the same lines, the same ledgers, and so again."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "recording"
+        header = HEADER if is_joining else attrs.evolve(HEADER, settings=attrs.evolve(SETTINGS, enrich=()))
+        run = record(path, playing(epochs), header=header)
+        printed, replay = replayed(path)
+        assert printed == run.exported.printed
+        assert replayed(path)[0] == printed
+    assert replay.ledger.seen == run.ledger.seen
+    assert replay.ledger.drained == run.ledger.drained
+    assert replay.ledger.lost == run.ledger.lost
+    assert replay.ledger.mismatches == run.ledger.mismatches == 0
+    if replay.joiner:
+        assert replay.joiner.intake.ledger() == run.intake.ledger()
