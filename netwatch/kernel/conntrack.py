@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterator, Set
 from typing import NamedTuple, NoReturn
 
+import attrs
 import trio
 
 from netwatch.core.translations import Translations
@@ -85,36 +86,50 @@ async def follow_translations(
 ) -> None:
     """Keep `translations` in step with the kernel, until cancelled; started once all that are there are known.
 
-    Returns where the kernel has no connection tracking, and says so.
+    Returns where the kernel has no connection tracking, and says so. Connections that end while the kernel has no room
+    for events, or whose end it does not tell, are known to have ended when all are listed again: at once, or after a
+    minute.
     """
-    is_started = False
+    follower = _Follower(translations, task_status)
     while True:
         try:
-            with _open_events() as events:
-                for connection in await trio.to_thread.run_sync(lambda: list(_dump())):
-                    translations.add(*connection)
-                if not is_started:
-                    is_started = True
-                    task_status.started()
-                await _follow(events, translations)
+            with open_events() as events:
+                await follower.follow(events)
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 log.info("no address translation is told: conntrack by netlink: %s", error.strerror)
-                break
-            log.warning("connection tracking told more than could be read: starting again")
-    if not is_started:
-        task_status.started()
+                follower.start()
+                return
+            if not translations.overruns:
+                log.warning("connection tracking told more than could be read: listing it again, this and every time")
+            translations.overruns += 1
 
 
-async def _follow_with_lists(events: socket.socket, translations: Translations) -> NoReturn:
-    untold: Set[bytes] | None = None
-    while True:
-        listed = await trio.to_thread.run_sync(lambda: list(_dump()))
-        translations.replace(listed)
-        originals = {original for original, _, _ in listed}
-        untold = originals if untold is None else untold & originals
-        with trio.move_on_after(_LIST_AGAIN_S if untold else math.inf):
-            await _follow(events, translations)
+@attrs.define
+class _Follower:
+    """What outlives a subscription."""
+
+    translations: Translations
+    _task_status: trio.TaskStatus[None]
+    _is_started: bool = False
+
+    def start(self) -> None:
+        """Let the starter go on. Idempotent."""
+        if not self._is_started:
+            self._is_started = True
+            self._task_status.started()
+
+    async def follow(self, events: socket.socket) -> NoReturn:
+        """List, then take events; list again as long as there is something whose end will not be told."""
+        untold: Set[bytes] | None = None
+        while True:
+            listed = await trio.to_thread.run_sync(lambda: list(list_connections()))
+            self.translations.replace(listed)
+            self.start()
+            originals = {original for original, _, _ in listed}
+            untold = originals if untold is None else untold & originals
+            with trio.move_on_after(_LIST_AGAIN_S if untold else math.inf):
+                await _follow(events, self.translations)
 
 
 async def _follow(events: socket.socket, translations: Translations) -> NoReturn:
@@ -190,7 +205,8 @@ def _address(octets: bytes) -> bytes:
     return octets if len(octets) == 16 else _V4_MAPPED + octets
 
 
-def _open_events() -> socket.socket:
+def open_events() -> socket.socket:
+    """Subscribe, in this thread's network namespace, to what may be translated connections."""
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
     try:
         events.setblocking(False)
@@ -204,7 +220,7 @@ def _open_events() -> socket.socket:
     return events
 
 
-def _dump() -> Iterator[Connection]:
+def list_connections() -> Iterator[Connection]:
     """Yield the translated connections that are there. Blocks for 3 us a connection of the whole table."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as dump:
         dump.sendto(dump_request(_GET, _NFGENMSG.pack(socket.AF_UNSPEC, 0, 0)), (0, 0))

@@ -82,7 +82,7 @@ class Playback:
             match self._next:
                 case None:
                     return False
-                case Ring() if self.intake:
+                case Ring() if self.intake is not None:
                     self.intake.take_chunk()
                 case _ if isinstance(self._next, InBetween):
                     self._pass_on()
@@ -175,11 +175,11 @@ class Playback:
                 self.registry.names = InterfaceNames(by_ifindex)
             case Containers(by_cgroup):
                 self._containers = by_cgroup
-            case Translated(original, reply, zone) if self.translations:
+            case Translated(original, reply, zone) if self.translations is not None:
                 self.translations.add(bytes(original), bytes(reply), zone)
-            case TranslationEnded(original, reply) if self.translations:
+            case TranslationEnded(original, reply) if self.translations is not None:
                 self.translations.remove(bytes(original), bytes(reply))
-            case TranslationsReplaced(originals, replies, zones, has_more) if self.translations:
+            case TranslationsReplaced(originals, replies, zones, has_more) if self.translations is not None:
                 self._replaced += zip(_keys_in(originals), _keys_in(replies), zones, strict=True)
                 if not has_more:
                     self.translations.replace(self._replaced)
