@@ -59,13 +59,16 @@ class Agent(Protocol):
 
 @attrs.frozen
 class Netwatch:
-    """The agent of this repository."""
+    """The agent of this repository. `enrich` is what it finds out beside counting: nothing, like its peer here."""
 
     name: str = "netwatch"
+    enrich: tuple[str, ...] = ("none",)
 
     def command(self, run: Run) -> list[str]:
         """Return the command: one exporter, the ledger, and defaults."""
         options = ["-i", run.interface, "-x", f"grpc://127.0.0.1:{run.collector_port}", "--ledger", str(run.ledger)]
+        for word in self.enrich:
+            options += ["--enrich", word]
         if run.period_s is not None:
             options += ["--active-timeout", str(run.period_s)]
         if run.max_flows is not None:

@@ -29,13 +29,14 @@ _DECODE_TIMEOUT_S = 600.0  # 2 us a flow: a minute for 30 million
 
 @attrs.frozen
 class Received:
-    """What arrived. A partial flow is a record without packets or without bytes."""
+    """What arrived. A partial flow is a record without packets or without bytes; dropped is what the kernel dropped."""
 
     messages: int = 0
     message_bytes: int = 0
     flows: int = 0
     packets: int = 0
     partial_flows: int = 0
+    dropped_packets: int = 0
 
 
 class SinkFailed(Exception):
@@ -89,6 +90,7 @@ def count(messages: Iterable[bytes]) -> Received:
             received.flows + len(sizes),
             received.packets + sum(packets for packets, _ in sizes),
             received.partial_flows + sum(not (packets and octets) for packets, octets in sizes),
+            received.dropped_packets + sum(entry.pkt_drop_packets for entry in entries),
         )
     return received
 

@@ -5,9 +5,10 @@
  * Law: each event that a program wants to send is counted as made; one that finds no room is counted as lost beside it. So what user space
  * takes out is what was made less what was lost, exactly.
  *
- * Waking is what costs: a wake-up for each event limits the ring to a million events a second. So none is asked for below
- * RING_WAKE_BYTES, which a timer of user space covers, and above it one for each position of the consumer: until it has taken something, it needs
- * no second.
+ * Waking is what costs: a wake-up for each event limits the ring to a million events a second. Without a flag the kernel wakes for
+ * the one event that the consumer would take next: so for the first into an empty ring, and for no other until that is taken.
+ * User space lets events gather before it comes. Past RING_WAKE_BYTES it is asked to come at once, and that once for each position
+ * of the consumer.
  */
 #ifndef EVENT_BPF_H
 #define EVENT_BPF_H
@@ -37,7 +38,7 @@ static __always_inline u64 wake_flag(void)
 	u64 position;
 
 	if (query_ring(BPF_RB_AVAIL_DATA) < RING_WAKE_BYTES)
-		return BPF_RB_NO_WAKEUP;
+		return 0;
 	wake = ring_wake.lookup(&zero);
 	/* One more than the position, so that 0 is none. */
 	position = query_ring(BPF_RB_CONS_POS) + 1;

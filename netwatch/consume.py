@@ -1,7 +1,8 @@
 """Consume: take the events out of the ring, decode them, and let them wait for their flows.
 
-Law: nothing here waits for anything downstream. The ring is emptied each `period_s`, or earlier when a program says
-that a quarter of it is full; what the join store cannot hold is evicted there and counted.
+Law: nothing here waits for anything downstream. An event is taken `period_s` after it came into an empty ring, or
+earlier when a program says that a quarter is full; where nothing is told, nothing is done. What the join store cannot
+hold is evicted there and counted.
 Neighbours: `kernel/event_source.py` has the ring and the counters, `core/events.py` decodes, `core/dns.py` matches
 questions and answers, `core/join.py` holds what waits; `poll.py` takes the ring once more in each drain.
 """
@@ -28,11 +29,14 @@ if TYPE_CHECKING:
     from netwatch.core.known_owners import KnownOwners
 
 
+_LOOK_AGAIN_S = 1.0
+
+
 class EventRing(Protocol):
     """The ring, as it is consumed (kernel/ring.py)."""
 
     async def wait(self) -> None:
-        """Wait until it should be emptied early."""
+        """Wait until something has come into the empty ring, or until it is full enough to be emptied at once."""
         ...
 
     def take(self) -> NDArray[np.uint8]:
@@ -134,5 +138,8 @@ async def consume_events(intake: Intake, period_s: float) -> NoReturn:
     while True:
         intake.turns += 1
         await intake.take_all()
+        # An event that a program is still writing ends what can be taken, and those behind it wake nobody.
+        with trio.move_on_after(_LOOK_AGAIN_S):
+            await intake.source.ring.wait()
         with trio.move_on_after(period_s):
             await intake.source.ring.wait()

@@ -54,8 +54,8 @@ class Segments:
     @property
     def lasts(self) -> NDArray[np.intp]:
         """The last row of each group, (m,)."""
-        ends = np.append(self.starts[1:], len(self.order)) - 1
-        return self.order[ends]
+        lasts: NDArray[np.intp] = self.order[self.starts + self.sizes - 1]
+        return lasts
 
     @property
     def firsts(self) -> NDArray[np.intp]:

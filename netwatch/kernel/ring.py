@@ -45,17 +45,16 @@ class Ring:
         self._slots = np.frombuffer(shared, np.uint8, size_bytes, page).reshape(-1, EVENT_SLOT_BYTES)
         self._lengths = self._slots.view("<u4")[:, 0]
         # A ring that holds anything is readable, and stays so while programs write without waking: a loop of ours would
-        # turn without rest. An edge comes only when a program asks for it.
+        # turn without rest. An edge comes only with a wake-up.
         self._edges = select.epoll()
         self._edges.register(map_fd, select.EPOLLIN | select.EPOLLET)
 
     def close(self) -> None:
-        """Give the epoll descriptor back; the mappings go with the object."""
-        trio.lowlevel.notify_closing(self._edges.fileno())
+        """Give the epoll descriptor back, when nobody waits any more; the mappings go with the object."""
         self._edges.close()
 
     async def wait(self) -> None:
-        """Wait until a program asks for somebody to come: the ring is a quarter full."""
+        """Wait until a program has woken us: the ring was empty and is no longer, or it is a quarter full."""
         await trio.lowlevel.wait_readable(self._edges.fileno())
         self._edges.poll(timeout=0, maxevents=1)
 
