@@ -10,12 +10,10 @@ A second signal ends the process at once; the kernel then frees every hook, for 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -23,18 +21,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from netwatch.address import agent_address
-from netwatch.consume import Intake, consume_events
+from netwatch.closing import close_ledger
+from netwatch.consume import consume_events, open_intake
 from netwatch.core.backoff import Backoff
-from netwatch.core.dns import DnsMatcher
 from netwatch.core.enrichment import Names
-from netwatch.core.interfaces import InterfaceRegistry
-from netwatch.core.join import JoinStore
-from netwatch.core.known_owners import KnownOwners
 from netwatch.core.layout import Direction
 from netwatch.core.selection import Selection
-from netwatch.core.translations import Translations
 from netwatch.errors import OutputClosed
-from netwatch.export import NOT_DELIVERED, OUTPUT_CLOSED, ExportQueue, export_flows
+from netwatch.export import OUTPUT_CLOSED, ExportQueue, export_flows
 from netwatch.exporters import Exporter
 from netwatch.exporters.opening import open_exporter
 from netwatch.kernel.attach import HookPrograms
@@ -52,6 +46,7 @@ from netwatch.kernel.statistics import KernelStatistics
 from netwatch.kernel.tracing import attached_tracing
 from netwatch.ledger import Ledger
 from netwatch.poll import Drain, Joiner, poll_flows
+from netwatch.recording.recorder import open_recorder
 from netwatch.status import AgentStatus, ExporterStatus
 from netwatch.watch import WatchCounts, watch_interfaces
 
@@ -121,35 +116,27 @@ class Agent:
         self._queues = [
             ExportQueue(self._ledger.open_exporter(exporter.url), config.max_queue_bytes) for exporter in exporters
         ]
-        self._registry = InterfaceRegistry()
+        address = agent_address(config.agent_ip)
+        self._recorder = open_recorder(config, loaded.drop_reasons, str(address))
+        self._registry = self._recorder.registry()
         self._watch_counts = WatchCounts()
         # Half of a queue: one batch that is being sent and one that waits are the least that a queue holds.
         rows = min(CHUNK_ROWS, config.max_queue_bytes // (2 * ROW_BYTES))
-        flow_maps, counters = FlowMaps(loaded, rows), KernelCounters(loaded)
-        self._events = EventSource(loaded)
+        sources = self._recorder.sources(FlowMaps(loaded, rows), KernelCounters(loaded), SystemClock())
+        flow_maps, counters, clock = sources
         self._joiner = self._open_joiner() if config.enrich else None
-        self._drain = Drain(
-            flow_maps, counters, self._ledger, self._registry, self._queues, SystemClock(), self._joiner
-        )
+        self._drain = Drain(flow_maps, counters, self._ledger, self._registry, self._queues, clock, self._joiner)
         self._is_ready = False
         self._grace_ends_at = math.inf
 
     def _open_joiner(self) -> Joiner:
-        config = self._config
-        store = JoinStore(
-            max_pending_events=config.max_pending_events,
-            max_recent_flows=config.max_recent_flows,
-            is_packet_sampled=config.sampling > 1 and config.sampling_mode == "packet",
-        )
-        containers = Containers() if "process" in config.enrich else None
-        dns = DnsMatcher(config.max_dns_questions, int(config.dns_timeout_s * 1e9))
-        intake = Intake(self._events, store, dns, KnownOwners(config.max_recent_flows), containers)
+        config, recorder = self._config, self._recorder
+        containers = recorder.containers(Containers()) if "process" in config.enrich else None
+        intake = open_intake(recorder.events(EventSource(self._loaded)), config, containers)
         # A short period does not wait longer than a quarter of itself: else it would drain nothing but its own grace.
         grace_s = min(config.join_grace_s, config.active_timeout_s / 4)
-        return Joiner(intake, Translations(config.max_translations), grace_s, self._names)
-
-    def _names(self) -> Names:
-        return Names(self._loaded.drop_reasons, self._joiner.intake.containers if self._joiner else {})
+        names = recorder.names(lambda: Names(self._loaded.drop_reasons, intake.containers))
+        return Joiner(intake, recorder.translations(config.max_translations), grace_s, names)
 
     async def run(self) -> None:
         """Capture until the stop event, then deliver, then print the ledger; that also where something failed."""
@@ -164,12 +151,14 @@ class Agent:
             async with trio.open_nursery() as exporting:
                 for queue, exporter in zip(self._queues, self._exporters, strict=True):
                     exporting.start_soon(self._export, queue, exporter)
+                services.start_soon(self._recorder.write)
                 await self._capture()
                 # What is in the kernel has to be counted even where nobody will take it.
                 with trio.CancelScope(shield=True):
                     await self._drain.run(patience_until=self._grace_ends_at, is_last=True)
                     for queue in self._queues:
                         queue.close()
+                    await self._recorder.close(self._grace_ends_at)
                 exporting.cancel_scope.deadline = self._grace_ends_at
             services.cancel_scope.cancel()
 
@@ -230,21 +219,8 @@ class Agent:
         finally:
             # A run that never captured ends with the one line that says why.
             if self._ledger.drains:
-                self._close_ledger()
-
-    def _close_ledger(self) -> None:
-        for account in self._ledger.exporters:
-            account.write_off(NOT_DELIVERED)
-        text, content = self._ledger.as_text(), self._ledger.as_json()
-        if self._joiner:
-            events = self._joiner.intake.ledger()
-            text, content = f"{text}\n{events.as_text()}", content | {"events": events.as_json()}
-        print(text, file=sys.stderr, flush=True)
-        if self._config.ledger:
-            try:
-                self._config.ledger.write_text(json.dumps(content, indent=2) + "\n")
-            except OSError as error:
-                log.error("ledger %s cannot be written: %s; it is above", self._config.ledger, error.strerror)
+                events = self._joiner.intake.ledger() if self._joiner else None
+                close_ledger(self._ledger, events, self._config.ledger)
 
     async def _serve_metrics(self, services: trio.Nursery, statistics: KernelStatistics) -> None:
         from netwatch.http import serve_http  # noqa: PLC0415 - 3 MB that few runs need

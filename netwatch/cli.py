@@ -1,9 +1,9 @@
-"""The command line: `netwatch run`, `collect` and `check`.
+"""The command line: `netwatch run`, `replay`, `collect` and `check`.
 
 Law: whatever goes wrong is one line on stderr and an exit code of its own; stdout carries flows, or what was asked for.
 This is the only place that catches every exception.
-Neighbours: `sources.py` reads the flags, `agent.py`, `collect.py` and `check.py` do the work and are imported
-when they are needed.
+Neighbours: `sources.py` reads the flags; `agent.py`, `replay.py`, `collect.py` and `check.py` do the work and are
+imported when they are needed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from netwatch.settings.text import as_toml, exit_codes, toml_value
 if TYPE_CHECKING:
     from netwatch.config import Config
     from netwatch.kernel.program import ProgramSettings
+
+# Those that decide over the way out of a replay.
+_REPLAY_SETTINGS = ("exporters", "format", "ledger", "log_level", "grace_s")
 
 EXIT_USAGE, EXIT_OUTPUT, EXIT_PIPE_CLOSED = 2, 74, 141
 
@@ -68,6 +71,8 @@ def _dispatch(argv: Sequence[str]) -> int:
     match arguments.command:
         case "run":
             return _run(arguments)
+        case "replay":
+            return _replay(arguments)
         case "collect":
             return _collect(arguments)
         case "check":
@@ -113,6 +118,15 @@ def _program_settings(config: Config) -> ProgramSettings:
     )
 
 
+def _replay(arguments: argparse.Namespace) -> int:
+    loaded = load(arguments, os.environ, arguments.config)
+    _check_ledger(loaded)
+    configure_logging(loaded.config.log_level)
+    from netwatch.replay import run  # noqa: PLC0415 - numpy and trio are for the commands that work
+
+    return run(arguments.recording, loaded.config)
+
+
 def _collect(arguments: argparse.Namespace) -> int:
     configure_logging("info")
     try:
@@ -154,7 +168,20 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    _add_run_flags(run)
+    run.add_argument(
+        "--print-config", action="store_true", help="print all settings as TOML, with their sources, and end"
+    )
+    _add_flags(run, [setting.name for setting in SETTINGS])
+    replay = commands.add_parser(
+        "replay",
+        help="export what was recorded",
+        description="Send a recording (`netwatch run --record FILE`) through the join and the exporters, without root, "
+        "kernel or time: the same records, byte for byte.",
+        epilog="What decides over the records comes from the recording, the rest from flags, file and variables.",
+        allow_abbrev=False,
+    )
+    replay.add_argument("recording", metavar="FILE", type=Path, help="the recording; FILE.1 beside it is its beginning")
+    _add_flags(replay, _REPLAY_SETTINGS)
     collect = commands.add_parser(
         "collect",
         help="receive flows by gRPC and print them",
@@ -179,14 +206,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_flags(run: argparse.ArgumentParser) -> None:
-    run.add_argument("-c", "--config", metavar="FILE", type=Path, help="TOML file with settings")
-    run.add_argument(
-        "--print-config", action="store_true", help="print all settings as TOML, with their sources, and end"
-    )
+def _add_flags(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    command.add_argument("-c", "--config", metavar="FILE", type=Path, help="TOML file with settings")
     for setting in SETTINGS:
-        if setting.flags:
-            run.add_argument(
+        if setting.flags and setting.name in names:
+            command.add_argument(
                 *setting.flags,
                 dest=setting.name,
                 metavar=setting.metavar,

@@ -16,7 +16,10 @@ import attrs
 import numpy as np
 import trio
 
-from netwatch.core.events import decode
+from netwatch.core.dns import DnsMatcher
+from netwatch.core.events import cgroups_in, decode
+from netwatch.core.join import JoinStore
+from netwatch.core.known_owners import KnownOwners
 from netwatch.core.layout import EventKind
 from netwatch.core.rows import pick
 from netwatch.event_ledger import EventEnds, EventLedger, KernelEvents
@@ -24,12 +27,29 @@ from netwatch.event_ledger import EventEnds, EventLedger, KernelEvents
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from netwatch.core.dns import DnsMatcher
-    from netwatch.core.join import JoinStore
-    from netwatch.core.known_owners import KnownOwners
+
+class JoinSettings(Protocol):
+    """Those of the settings that decide how events are joined (config.py; a recording has them, too)."""
+
+    # ruff: noqa: D102 - config.py says what each of them is
+    @property
+    def sampling(self) -> int: ...
+    @property
+    def sampling_mode(self) -> str: ...
+    @property
+    def max_pending_events(self) -> int: ...
+    @property
+    def max_recent_flows(self) -> int: ...
+    @property
+    def dns_timeout_s(self) -> float: ...
+    @property
+    def max_dns_questions(self) -> int: ...
 
 
 _LOOK_AGAIN_S = 1.0
+# 8,192 slots x 128 B = 1 MB that has been taken and not looked at, and twice as much at the most: the ring gives as
+# many in one piece.
+_DECODED_SLOTS = 8_192
 
 
 class EventRing(Protocol):
@@ -83,24 +103,39 @@ class Intake:
     turns: int = 0
     unknown: int = 0
     made_here: dict[EventKind, int] = attrs.Factory(dict)
+    _slots: list[NDArray[np.uint8]] = attrs.field(factory=list, init=False)
+    _slots_taken: int = attrs.field(default=0, init=False)
 
     def take_chunk(self) -> int:
-        """Move what is in the ring to the store, up to a chunk; return how many slots that were."""
+        """Take what is in the ring, up to a chunk; return how many slots that were.
+
+        They are decoded when there are _DECODED_SLOTS of them: a turn with ten events costs as much as with a thousand.
+        """
         slots = self.source.ring.take()
         if len(slots):
-            decoded = decode(slots)
-            self.unknown += decoded.unknown
-            for kind, events in decoded.by_kind.items():
-                self.store.add(kind, self._take_owners(events) if kind is EventKind.OWNER else events)
-            if len(decoded.dns_heads):
-                self.store.add(EventKind.DNS, self.dns.add(decoded.dns_heads, decoded.dns_messages))
+            self._slots.append(slots)
+            self._slots_taken += len(slots)
+            if self.container_names:
+                # At once: a container may be gone when its flows are drained.
+                self.containers = self.container_names.resolve(cgroups_in(slots))
+            if self._slots_taken >= _DECODED_SLOTS:
+                self.decode()
         return len(slots)
+
+    def decode(self) -> None:
+        """Move what has been taken to the store."""
+        if not self._slots:
+            return
+        decoded = decode(self._slots[0] if len(self._slots) == 1 else np.concatenate(self._slots))
+        self._slots, self._slots_taken = [], 0
+        self.unknown += decoded.unknown
+        for kind, events in decoded.by_kind.items():
+            self.store.add(kind, self._take_owners(events) if kind is EventKind.OWNER else events)
+        if len(decoded.dns_heads):
+            self.store.add(EventKind.DNS, self.dns.add(decoded.dns_heads, decoded.dns_messages))
 
     def _take_owners(self, events: NDArray[np.void]) -> NDArray[np.void]:
         """Remember the owners that are told once a connection; return those that are told for each row."""
-        if self.container_names:
-            # At once: a container may be gone when its flows are drained.
-            self.containers = self.container_names.resolve(np.unique(events["owner"]["cgroup_id"]).tolist())
         is_standing = events["event"]["hook"] == 0
         if not is_standing.any():
             return events
@@ -117,6 +152,7 @@ class Intake:
     async def close_epoch(self, epoch: int, closed_ns: int) -> None:
         """Take all that was told of a closed epoch: the ring, the merged drops, the questions that nobody answered."""
         await self.take_all()
+        self.decode()
         for kind, made in (
             (EventKind.DROP, self.source.take_merged_drops(epoch)),
             (EventKind.DNS, self.dns.expire(closed_ns)),
@@ -126,11 +162,23 @@ class Intake:
 
     def ledger(self) -> EventLedger:
         """Return where every event went so far."""
+        self.decode()
         return EventLedger(self.source.counts(), self.ends(), dict(self.made_here), self.unknown)
 
     def ends(self) -> Mapping[EventKind, EventEnds]:
         """Return where the events that were taken ended, by kind."""
         return {kind: self.store.ends(kind) for kind in EventKind}
+
+
+def open_intake(source: Events, settings: JoinSettings, container_names: ContainerNames | None) -> Intake:
+    """Return an intake by the settings, with nothing in it."""
+    store = JoinStore(
+        max_pending_events=settings.max_pending_events,
+        max_recent_flows=settings.max_recent_flows,
+        is_packet_sampled=settings.sampling > 1 and settings.sampling_mode == "packet",
+    )
+    dns = DnsMatcher(settings.max_dns_questions, int(settings.dns_timeout_s * 1e9))
+    return Intake(source, store, dns, KnownOwners(settings.max_recent_flows), container_names)
 
 
 async def consume_events(intake: Intake, period_s: float) -> NoReturn:

@@ -10,10 +10,8 @@ calls run().
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,15 +19,13 @@ import attrs
 import trio
 
 from netwatch.address import agent_address
-from netwatch.consume import Intake
+from netwatch.closing import close_ledger
+from netwatch.consume import open_intake
 from netwatch.core.backoff import Backoff
-from netwatch.core.dns import DnsMatcher
 from netwatch.core.enrichment import Names
-from netwatch.core.join import JoinStore
-from netwatch.core.known_owners import KnownOwners
 from netwatch.core.translations import Translations
 from netwatch.errors import OutputClosed
-from netwatch.export import NOT_DELIVERED, OUTPUT_CLOSED, ExportQueue, export_flows
+from netwatch.export import OUTPUT_CLOSED, ExportQueue, export_flows
 from netwatch.exporters.opening import open_exporter
 from netwatch.ledger import Ledger
 from netwatch.poll import Drain, Joiner
@@ -39,7 +35,6 @@ from netwatch.recording.reader import Recording, open_recording
 if TYPE_CHECKING:
     from netwatch.config import Config
     from netwatch.exporters import Exporter
-    from netwatch.recording.frames import RecordedSettings
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +93,7 @@ class Replay:
 
     def _open_joiner(self) -> Joiner:
         playback, settings = self._playback, self.recording.header.settings
-        intake = open_intake(playback, settings)
+        intake = open_intake(playback, settings, playback if "process" in settings.enrich else None)
         reasons = self.recording.header.drop_reasons
         translations = Translations(settings.max_translations)
         playback.intake, playback.translations = intake, translations
@@ -147,27 +142,4 @@ class Replay:
 
     def close_ledger(self) -> None:
         """Print the ledger; write it to the file in the settings."""
-        for account in self.ledger.exporters:
-            account.write_off(NOT_DELIVERED)
-        text, content = self.ledger.as_text(), self.ledger.as_json()
-        if self.joiner:
-            events = self.joiner.intake.ledger()
-            text, content = f"{text}\n{events.as_text()}", content | {"events": events.as_json()}
-        print(text, file=sys.stderr)
-        if self.config.ledger:
-            try:
-                self.config.ledger.write_text(json.dumps(content, indent=2) + "\n")
-            except OSError as error:
-                log.error("ledger %s cannot be written: %s; it is above", self.config.ledger, error.strerror)
-
-
-def open_intake(playback: Playback, settings: RecordedSettings) -> Intake:
-    """Return an intake as that of the run was."""
-    store = JoinStore(
-        max_pending_events=settings.max_pending_events,
-        max_recent_flows=settings.max_recent_flows,
-        is_packet_sampled=settings.sampling > 1 and settings.sampling_mode == "packet",
-    )
-    dns = DnsMatcher(settings.max_dns_questions, int(settings.dns_timeout_s * 1e9))
-    owners = KnownOwners(settings.max_recent_flows)
-    return Intake(playback, store, dns, owners, playback if "process" in settings.enrich else None)
+        close_ledger(self.ledger, self.joiner.intake.ledger() if self.joiner else None, self.config.ledger)

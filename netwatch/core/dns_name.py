@@ -1,7 +1,7 @@
 """The text of a DNS name.
 
 Law: pure; any bytes have a text, of printable ASCII alone, and different names have different texts.
-Neighbours: `core/enrichment.py` says what the bytes are; `core/pbflow_text.py` and `core/fact_columns.py` want the text.
+Neighbours: `core/enrichment.py` says what the bytes are; `core/pbflow_text.py` and `core/fact_columns.py` want text.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Segments:
             places = np.flatnonzero(~is_alone)
             several = grouped[places]
             order = grouped.copy()
-            order[places] = several[np.lexsort((*(tie[several] for tie in reversed(ties)), groups[places]))]
+            order[places] = several[_order_of([tie[several] for tie in ties], groups[places])]
         return cls(order, groups[starts], starts)
 
     def __len__(self) -> int:
@@ -76,6 +76,15 @@ class Segments:
             return places
         last = np.maximum.reduceat(places, self.starts)
         return np.where(last < 0, -1, self.order[last])
+
+
+def _order_of(ties: Sequence[NDArray[Any]], groups: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the order of rows by group and ties. Nearly always the first tie, the time, decides: then alone."""
+    order = np.lexsort((ties[0], groups))
+    first, ordered = ties[0][order], groups[order]
+    if not ((first[1:] == first[:-1]) & (ordered[1:] == ordered[:-1])).any():
+        return order
+    return np.lexsort((*reversed(ties), groups))
 
 
 def taken(column: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:

@@ -43,6 +43,8 @@ EXAMPLES = {
     "max_translations": ("1", "2"),
     "format": ('"json"', "table"),
     "ledger": ('"/tmp/a.json"', "/tmp/b.json"),
+    "record": ('"/tmp/a.netwatch"', "/tmp/b.netwatch"),
+    "max_record_bytes": ("1_048_576", "2097152"),
     "metrics_listen": ("9090", ":9191"),
     "log_level": ('"debug"', "error"),
     "attach": ('"tcx"', "tc"),

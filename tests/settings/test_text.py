@@ -57,6 +57,8 @@ FREE = {
     "max_translations": st.integers(1, 1 << 24),
     "format": st.sampled_from([None, "table", "wide", "json"]),
     "ledger": st.none() | PATHS,
+    "record": st.none() | PATHS,
+    "max_record_bytes": st.integers(1 << 20, 1 << 40),
     "metrics_listen": st.none() | st.builds("127.0.0.1:{}".format, PORTS) | st.builds("[::1]:{}".format, PORTS),
     "log_level": st.sampled_from(["debug", "info", "warning", "error"]),
     "attach": st.sampled_from(["auto", "tcx", "tc"]),
