@@ -6,17 +6,17 @@ Neighbours: `collect.py` prints the records, `core/record.py` says what they are
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 
 from google.protobuf.message import DecodeError
 
 from netwatch.core.layout import Direction
-from netwatch.core.record import FlowRecord, Sight, format_address, format_mac
-from netwatch.exporters.pbflow_pb2 import IP, Record, Records
+from netwatch.core.record import FlowRecord, Sight, format_mac
+from netwatch.exporters.pbflow_address import address_text
+from netwatch.exporters.pbflow_facts import facts_in
+from netwatch.exporters.pbflow_pb2 import Record, Records
 
 _MAC_BITS = 48
-_IPV6_BYTES = 16
 
 
 def read_records(content: bytes) -> Iterator[FlowRecord]:
@@ -34,8 +34,8 @@ def read_records(content: bytes) -> Iterator[FlowRecord]:
 def _record(entry: Record) -> FlowRecord:
     network, transport = entry.network, entry.transport
     return FlowRecord(
-        src_addr=_address(network.src_addr),
-        dst_addr=_address(network.dst_addr),
+        src_addr=address_text(network.src_addr),
+        dst_addr=address_text(network.dst_addr),
         src_port=transport.src_port,
         dst_port=transport.dst_port,
         protocol=transport.protocol,
@@ -52,17 +52,9 @@ def _record(entry: Record) -> FlowRecord:
         src_mac=_mac(entry.data_link.src_mac),
         dst_mac=_mac(entry.data_link.dst_mac),
         interfaces=tuple(_sight(seen.interface, seen.direction) for seen in entry.dup_list or (entry,)),
-        agent_ip=_address(entry.agent_ip),
+        agent_ip=address_text(entry.agent_ip),
+        facts=facts_in(entry),
     )
-
-
-def _address(ip: IP) -> str:
-    match ip.WhichOneof("ip_family"):
-        case "ipv4":
-            return str(ipaddress.IPv4Address(ip.ipv4))
-        case "ipv6" if len(ip.ipv6) == _IPV6_BYTES:
-            return format_address(ip.ipv6)
-    return ""
 
 
 def _mac(number: int) -> str:
