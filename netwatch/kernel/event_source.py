@@ -38,7 +38,7 @@ class EventSource:
         self._counters = BatchReader(_INDEX, np.dtype(("<u8", cpus)), len(EventKind) * len(EventCounter))
         self._slots = BatchReader(_INDEX, np.dtype((_DROP_SLOT, cpus)), _DROP_SLOTS * COUNTED_EPOCHS)
         self._wakes = BatchReader(_INDEX, _RING_WAKE, 1)
-        self._merged = 0
+        self._merged = (0, 0)
 
     def close(self) -> None:
         """Close the ring."""
@@ -47,9 +47,11 @@ class EventSource:
     def take_merged_drops(self, epoch: int) -> NDArray[np.void]:
         """Return the sums (n,) of DROP_EVENT that a closed epoch left in its slots; once, before the next flip."""
         merged = self.counts().thinned[EventKind.DROP]
-        if merged == self._merged:
+        before, self._merged = self._merged[0], (self._merged[1], merged)
+        # The last reading was taken when this epoch had begun already: nothing was merged in it if nothing was since the
+        # reading before that.
+        if merged == before:
             return np.empty(0, DROP_EVENT)
-        self._merged = merged
         (count,) = self._slots.batches(Command.MAP_LOOKUP_BATCH, self._loaded.maps["drop_slots"], "drop_slots")
         slots = self._slots.values[:count].reshape(-1)
         is_left = (slots["epoch_word"] == epoch_word(epoch)) & (slots["pending"]["packets"] != 0)
