@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import logging
+import contextlib
+import re
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ from netwatch.config import Config
 from netwatch.core.batch import FlowBatch, Message
 from netwatch.core.json_lines import format_batch_json
 from netwatch.core.layout import EventKind
-from netwatch.errors import DeliveryFailed, OutputClosed, RecordingUnusable
+from netwatch.errors import RecordingUnusable
 from netwatch.recording.files import rotated
 from netwatch.recording.reader import open_recording
-from netwatch.replay import Replay, run
+from netwatch.replay import Replay
 from tests.tasks.recording_kernel import AGENT_IP, HEADER, SETTINGS, RecordedRun, key_of, record
 
 Turn = Callable[[RecordedRun], object]
@@ -110,3 +110,68 @@ def test_whatever_happens(epochs: list[tuple[list[Turn], list[Turn]]], is_joinin
     assert replay.ledger.mismatches == run.ledger.mismatches == 0
     if replay.joiner:
         assert replay.joiner.intake.ledger() == run.intake.ledger()
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Record some drains."""
+    path = tmp_path / "recording"
+
+    async def play(run: RecordedRun) -> None:
+        for ports in ([1, 2], [2], [3]):
+            run.see(ports)
+            run.tell((EventKind.DROP, ports[0], 100))
+            await run.drain()
+
+    record(path, play)
+    return path
+
+
+def test_cut_off_anywhere(recording: Path) -> None:
+    """Whatever a crash leaves of it gives the first of the records, or says in one line that there are none."""
+    whole = recording.read_bytes()
+    full = replayed(recording)[0]
+    for size in range(0, len(whole), 7):
+        recording.write_bytes(whole[:size])
+        with contextlib.suppress(RecordingUnusable):
+            assert full.startswith(replayed(recording)[0])
+    recording.write_bytes(whole[: len(whole) // 20])
+    with pytest.raises(RecordingUnusable, match=re.escape(str(recording))) as refused:
+        open_recording(recording)
+    assert "\n" not in str(refused.value)
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=100)
+def test_foreign_file(content: bytes) -> None:
+    """A file that is no recording is refused, whatever it holds."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "foreign"
+        path.write_bytes(content)
+        with pytest.raises(RecordingUnusable):
+            open_recording(path)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """A file that is not there is named."""
+    with pytest.raises(RecordingUnusable, match="nowhere"):
+        open_recording(tmp_path / "nowhere")
+
+
+def test_rotation(tmp_path: Path) -> None:
+    """Past its limit the oldest half of a recording goes; the rest replays, and what is on the disk is bounded."""
+    path = tmp_path / "recording"
+    limit = 60_000
+
+    async def play(run: RecordedRun) -> None:
+        for turn in range(200):
+            run.see([turn, turn + 1])
+            await run.drain()
+
+    run = record(path, play, max_bytes=limit)
+    assert rotated(path).exists()
+    assert path.stat().st_size + rotated(path).stat().st_size <= limit
+    printed, replay = replayed(path)
+    assert replay.recording.is_continued
+    assert printed
+    assert run.exported.printed.endswith(printed)

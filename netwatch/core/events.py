@@ -1,7 +1,7 @@
 """Decode the slots of the ring: events of each kind as columns.
 
-Law: pure; every record goes to its kind or is counted as unknown. Short events are never walked one by one: only where a
-long one stands does a step of Python happen.
+Law: pure; every record goes to its kind or is counted as unknown. Short events are never walked one by one: only where
+a long one stands does a step of Python happen.
 Neighbours: `kernel/ring.py` takes the slots, `consume.py` passes the events on.
 """
 
@@ -86,7 +86,8 @@ def decode(slots: NDArray[np.uint8]) -> DecodedEvents:
     is_record &= lengths & _DISCARDED == 0
     is_short = is_record & (lengths & LENGTH_MASK == EVENT_BYTES)
     kinds = heads["kind"]
-    known, by_kind = 0, {}
+    known = 0
+    by_kind: dict[EventKind, NDArray[np.void]] = {}
     for kind, dtype in EVENT_TYPES.items():
         if kind is EventKind.DNS:
             continue

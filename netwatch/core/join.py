@@ -1,14 +1,13 @@
-# In use by the whole pipeline. The helper 'join core' stops here and reports; 'join tests and speed' may edit (chattr -i).
 """Join drained flows with enrichment events, in bounded memory.
 
 Law: reads no clock, does no I/O, never awaits. Times decide, never the order of arrival. Of each kind, exactly:
 `taken = joined + continued + drop-only + unclaimed + not sampled + evicted + held`.
-In: events from `consume.py`, rows of a closed epoch from `poll.py`. Out: the facts about those rows, and records of their own
-for what found no row.
+In: events from `consume.py`, rows of a closed epoch from `poll.py`. Out: the facts about those rows, and records of
+their own for what found no row.
 
-*What finds no row* waits for the flow's next one until the next drain. Then it leaves: as a continuation where the flow was exported
-recently; as a drop-only record where no hook saw the flow and a packet of it was dropped; else it is unclaimed: it is about a flow
-that none of our hooks sees, such as a connection over an interface that is not watched.
+*What finds no row* waits for the flow's next one until the next drain. Then it leaves: as a continuation where the flow
+was exported recently; as a drop-only record where no hook saw the flow and a packet of it was dropped; else it is
+unclaimed: it is about a flow that none of our hooks sees, such as a connection over an interface that is not watched.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class JoinStore:
     max_recent_flows: int
     is_packet_sampled: bool = False
     recent: RecentFlows = attrs.field(init=False)
-    lost: FlowAmount = FlowAmount()
+    lost: FlowAmount = attrs.field(factory=FlowAmount, init=False)
     """Packets among what was evicted, since the last drain."""
     _ends: dict[EventKind, EventEnds] = attrs.field(init=False)
     _pending: deque[tuple[EventKind, NDArray[np.void]]] = attrs.field(factory=deque, init=False)
@@ -62,7 +61,7 @@ class JoinStore:
         self._ends = {kind: EventEnds() for kind in EventKind}
 
     def add(self, kind: EventKind, events: NDArray[np.void]) -> None:
-        """Take events (n,) of a kind's dtype, which become the store's own. Past the limit the oldest to arrive are evicted."""
+        """Take events (n,) of a kind's dtype, which become the store's own; past the limit the oldest are evicted."""
         if not len(events):
             return
         self.count(kind, taken=len(events))
@@ -78,8 +77,8 @@ class JoinStore:
         arrived, self._pending = self._pending, deque()
         parts: dict[EventKind, list[NDArray[np.void]]] = {}
         for kind, events in arrived:
-            is_due = np.True_ if final else head_of(events)["time_ns"] <= closed_ns
-            if np.all(is_due):
+            is_due = head_of(events)["time_ns"] <= closed_ns
+            if final or is_due.all():
                 parts.setdefault(kind, []).append(events)
             else:
                 parts.setdefault(kind, []).append(pick(events, is_due))

@@ -39,39 +39,88 @@ def hash_words(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return hashes
 
 
-def reversed_words(keys: NDArray[np.void]) -> NDArray[np.void]:
-    """Return the keys of the other direction."""
-    turned = keys.copy()
-    for here, there in (("src_addr", "dst_addr"), ("src_port", "dst_port")):
-        turned[here], turned[there] = keys[there], keys[here]
-    return turned
+@attrs.frozen(eq=False)
+class _Level:
+    """A table of rows by some bits of their hashes; -1: none. Of several that want a place one has it."""
+
+    places: NDArray[np.intp]
+    salt: np.uint64
+    shift: np.uint64
+
+    @classmethod
+    def of(cls, rows: NDArray[np.intp], hashes: NDArray[np.uint64], depth: int) -> _Level:
+        """Place rows (m,), given the hashes of all rows."""
+        bits = max(4, (2 * len(rows) - 1).bit_length())
+        level = cls(np.full(1 << bits, -1, np.intp), _SALTS[depth], np.uint64(64 - bits))
+        level.places[level.place_of(hashes[rows])] = rows
+        return level
+
+    def place_of(self, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Return where rows with such hashes would be."""
+        places: NDArray[np.uint64] = (hashes * self.salt) >> self.shift
+        return places
+
+    def row_at(self, hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Return the row that is there, or -1."""
+        return self.places[self.place_of(hashes)]
+
+
+# Odd numbers without a pattern: each level looks at other bits. With half of the places free, a level leaves a fifth.
+_SALTS = tuple(
+    np.uint64(salt)
+    for salt in (
+        *(0x0000_0000_0000_0001, 0x9E37_79B9_7F4A_7C15, 0xC2B2_AE3D_27D4_EB4F, 0x1656_67B1_9E37_79F9),
+        *(0xD6E8_FEB8_6659_FD93, 0xFF51_AFD7_ED55_8CCD, 0xC4CE_B9FE_1A85_EC53, 0xBF58_476D_1CE4_E5B9),
+    )
+)
 
 
 @attrs.frozen(eq=False)
 class KeyIndex:
-    """Distinct keys, in ascending order of their hashes: `words` (n, KEY_WORDS), `hashes` (n,)."""
+    """Distinct keys: `words` (n, KEY_WORDS), `hashes` (n,). Made once, then asked."""
 
     words: NDArray[np.uint64]
     hashes: NDArray[np.uint64]
+    _levels: list[_Level] = attrs.field(init=False, factory=list)
+    # Keys that share a place on every level: those that share a hash, which nobody makes but on purpose.
+    _others: dict[bytes, int] = attrs.field(init=False, factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        """Give each key a place."""
+        rows = np.arange(len(self.words))
+        for depth in range(len(_SALTS)):
+            if not len(rows):
+                return
+            level = _Level.of(rows, self.hashes, depth)
+            self._levels.append(level)
+            rows = rows[level.row_at(self.hashes[rows]) != rows]
+        self._others.update((self.words[row].tobytes(), row) for row in rows.tolist())
 
     def find(self, words: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
         """Return where each key (m, KEY_WORDS) stands, or -1."""
         found = np.full(len(words), -1, np.intp)
-        if not len(self.hashes):
-            return found
-        places = np.searchsorted(self.hashes, hashes)
-        rows = np.flatnonzero(self.hashes[np.minimum(places, len(self.hashes) - 1)] == hashes)
-        places = places[rows]
-        # A second round only where two keys share a hash.
-        while len(rows):
-            is_same = (self.words[places] == words[rows]).all(axis=1)
-            found[rows[is_same]] = places[is_same]
-            rows, places = rows[~is_same], places[~is_same] + 1
-            is_left = places < len(self.hashes)
-            rows, places = rows[is_left], places[is_left]
-            is_left = self.hashes[places] == hashes[rows]
-            rows, places = rows[is_left], places[is_left]
+        asked = np.arange(len(words))
+        for level in self._levels:
+            candidates = level.row_at(hashes[asked])
+            # Nobody at its place: then it is on no other level either.
+            taken = np.flatnonzero(candidates >= 0)
+            asked, candidates = asked[taken], candidates[taken]
+            is_same = are_same(self.words, candidates, words, asked)
+            found[asked[is_same]] = candidates[is_same]
+            asked = asked[~is_same]
+            if not len(asked):
+                return found
+        for row in asked.tolist() if self._others else ():
+            found[row] = self._others.get(words[row].tobytes(), -1)
         return found
+
+
+def are_same(
+    some: NDArray[np.uint64], rows: NDArray[np.intp], others: NDArray[np.uint64], other_rows: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    """Say which keys are the same: row by row of two lists of rows. All five words decide."""
+    is_same: NDArray[np.bool_] = (some.take(rows, axis=0) == others.take(other_rows, axis=0)).all(axis=1)
+    return is_same
 
 
 @attrs.frozen(eq=False)
@@ -91,21 +140,26 @@ class KeyGroups:
 def group_keys(words: NDArray[np.uint64]) -> KeyGroups:
     """Group rows of words (n, KEY_WORDS); rows of a group stay in their order."""
     hashes = hash_words(words)
-    order = hashes.argsort(kind="stable")
-    is_first = _first_of_group(words, order)
-    sorted_hashes = hashes[order]
-    # Two keys with one hash may stand mixed; then a new group begins although its hash does not.
-    if (is_first[1:] & (sorted_hashes[1:] == sorted_hashes[:-1])).any():
-        order = np.lexsort((*words.T, hashes))
-        is_first = _first_of_group(words, order)
-    of_row = np.empty(len(words), np.intp)
-    of_row[order] = is_first.cumsum() - 1
-    firsts = order[is_first]
-    return KeyGroups(KeyIndex(words[firsts], hashes[firsts]), order, of_row)
+    speaker = _speakers_of(words, hashes)
+    is_speaker = speaker == np.arange(len(words))
+    if is_speaker.all():
+        return KeyGroups(KeyIndex(words, hashes), speaker, speaker)
+    of_row = (is_speaker.cumsum() - 1)[speaker]
+    return KeyGroups(KeyIndex(words[is_speaker], hashes[is_speaker]), of_row.argsort(kind="stable"), of_row)
 
 
-def _first_of_group(words: NDArray[np.uint64], order: NDArray[np.intp]) -> NDArray[np.bool_]:
-    is_first = np.ones(len(order), np.bool_)
-    ordered = words[order]
-    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    return is_first
+def _speakers_of(words: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Return for each row one of those with its key, the same for all of them."""
+    speaker = np.arange(len(words))
+    rows = speaker.copy()
+    for depth in range(len(_SALTS)):
+        if not len(rows):
+            return speaker
+        candidates = _Level.of(rows, hashes, depth).row_at(hashes[rows])
+        is_same = are_same(words, candidates, words, rows)
+        speaker[rows[is_same]] = candidates[is_same]
+        rows = rows[~is_same]
+    first: dict[bytes, int] = {}
+    for row in rows.tolist():
+        speaker[row] = first.setdefault(words[row].tobytes(), row)
+    return speaker

@@ -1,7 +1,7 @@
 """Rows of flows that found the flow map full: their packets came one by one, through the ring.
 
-Law: one packet, one count, as in the map: packets count at the flow's home, the hook where it was last exported from or where its first packet
-was; the others are duplicates that note their hook. Every packet is in a row or a duplicate.
+Law: one packet, one count, as in the map: packets count at the flow's home, that of its last exported row, or else
+the hook of its first packet; the others are duplicates that note their hook. Every packet is in a row or a duplicate.
 Neighbours: `core/join.py` groups the events, `bpf/account.bpf.h` makes them.
 """
 

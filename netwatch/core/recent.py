@@ -1,7 +1,7 @@
 """Flows that have been exported: what of them is worth knowing when something is told of them later.
 
-Law: bounded; the oldest are forgotten first, and counted. A flow costs one packed copy; it is looked for only when an event
-finds no row.
+Law: bounded; the oldest are forgotten first, and counted. A flow costs one packed copy; it is looked for only when an
+event finds no row.
 Neighbours: `core/join.py` adds the rows of each drain and asks.
 """
 
@@ -45,16 +45,12 @@ class _Chunk:
     source: Facts
     destination: Facts
     _index: KeyIndex | None = None
-    _order: NDArray[np.intp] | None = None
 
     def find(self, words: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
         """Return the row of each key, or -1."""
-        if self._index is None or self._order is None:
-            own = hash_words(self.words)
-            self._order = own.argsort()
-            self._index = KeyIndex(self.words[self._order], own[self._order])
-        places = self._index.find(words, hashes)
-        return np.where(places < 0, -1, self._order[np.maximum(places, 0)])
+        if self._index is None:
+            self._index = KeyIndex(self.words, hash_words(self.words))
+        return self._index.find(words, hashes)
 
 
 @attrs.frozen(eq=False)
@@ -89,8 +85,8 @@ class RecentFlows:
         remembered = np.zeros(len(keys), _REMEMBERED)
         for name in _COLUMNS:
             remembered[name] = values[name]
-        owners = [_shifted(facts, kept.start) for facts in (source, destination)]
-        self._chunks.append(_Chunk(keys.copy().view("<u8").reshape(-1, KEY_WORDS), remembered, *owners))
+        words = keys.copy().view("<u8").reshape(-1, KEY_WORDS)
+        self._chunks.append(_Chunk(words, remembered, _shifted(source, kept.start), _shifted(destination, kept.start)))
         self.forgotten += kept.start
         self._flows += len(keys)
         while self._flows > self.max_flows:

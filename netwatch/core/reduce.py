@@ -42,7 +42,7 @@ def reduce_drops(events: NDArray[np.void], segments: Segments) -> NDArray[np.voi
 def _count_causes(
     events: NDArray[np.void], segments: Segments, is_mixed: NDArray[np.bool_], facts: NDArray[np.void]
 ) -> None:
-    """Fill in the causes of groups that have several, most packets first; what is beyond the last place is summed there."""
+    """Fill in the causes of groups that have several, most packets first; what is beyond the last is summed there."""
     group = np.repeat(np.arange(len(segments)), segments.sizes)
     is_ours = is_mixed[group]
     rows, group = segments.order[is_ours], group[is_ours]

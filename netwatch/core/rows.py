@@ -1,7 +1,7 @@
 """Rows of structured arrays, picked as if they were bytes.
 
-Law: the result is what indexing gives. Why not index: numpy copies a structured row field by field, 150 ns for a dozen fields
-instead of 10.
+Law: the result is what indexing gives. Why not index: numpy copies a structured row field by field, 150 ns for a dozen
+fields instead of 10.
 Neighbours: whoever picks rows on the way of a flow.
 """
 

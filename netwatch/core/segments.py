@@ -1,7 +1,7 @@
 """Events sorted by the flow that they are about: the frame of every reduction.
 
-Law: the order within a flow is that of time, and of content where times are equal, never of arrival; so no reduction depends
-on it.
+Law: the order within a flow is that of time, and of content where times are equal, never of arrival; so no reduction
+depends on it.
 Neighbours: `core/reduce.py` reduces by these segments, `core/join.py` makes them.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(eq=False)
 class Segments:
-    """Rows (n,) in order of their groups. `groups` (m,) are the numbers of those that occur, ascending; `starts` where each begins."""
+    """Rows (n,) by group: `groups` (m,) are the numbers of those that occur, ascending; `starts` where each begins."""
 
     order: NDArray[np.intp]
     groups: NDArray[np.intp]
@@ -91,9 +91,3 @@ def taken(column: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
     """Return column values at rows, 0 where the row is -1."""
     values: NDArray[Any] = column[np.maximum(rows, 0)] if len(column) else np.zeros(len(rows), column.dtype)
     return np.where(rows < 0, np.zeros(1, column.dtype), values)
-
-
-def all_segments(groups: Sequence[int] | NDArray[np.intp]) -> Segments:
-    """Return segments of rows that stand in order of their groups already."""
-    of_row = np.asarray(groups, np.intp)
-    return Segments.of(np.arange(len(of_row)), of_row)

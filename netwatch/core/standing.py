@@ -91,6 +91,4 @@ class StandingFacts:
     def _make_index(self) -> tuple[KeyIndex, NDArray[np.void]]:
         words = words_of(np.frombuffer(b"".join(self._values), FLOW_KEY))
         values = np.frombuffer(b"".join(self._values.values()), self.dtype)
-        hashes = hash_words(words)
-        order = hashes.argsort(kind="stable")
-        return KeyIndex(words[order], hashes[order]), pick(values, order)
+        return KeyIndex(words, hash_words(words)), values

@@ -48,8 +48,8 @@ class EventSource:
         """Return the sums (n,) of DROP_EVENT that a closed epoch left in its slots; once, before the next flip."""
         merged = self.counts().thinned[EventKind.DROP]
         before, self._merged = self._merged[0], (self._merged[1], merged)
-        # The last reading was taken when this epoch had begun already: nothing was merged in it if nothing was since the
-        # reading before that.
+        # When the last reading was taken this epoch had begun: nothing was merged in it if nothing was since the reading
+        # before that.
         if merged == before:
             return np.empty(0, DROP_EVENT)
         (count,) = self._slots.batches(Command.MAP_LOOKUP_BATCH, self._loaded.maps["drop_slots"], "drop_slots")

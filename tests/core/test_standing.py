@@ -68,7 +68,7 @@ def test_bound(added: list[int], most: int) -> None:
 
 
 def test_end() -> None:
-    """What has ended is still found by the drains that bring its last rows, then no more; added again, it stands again."""
+    """What has ended is found by the drains that bring its last rows, then no more; added again, it stands again."""
     facts = StandingFacts(NUMBER, 10)
     facts.add(key(1), value(11))
     facts.add(key(2), value(22))

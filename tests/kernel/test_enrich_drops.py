@@ -1,4 +1,4 @@
-"""Dropped packets on the real kernel: how many, of how many bytes, and why, against what was sent and what nftables was told."""
+"""Dropped packets on the real kernel: how many, of how many bytes, and why, against what was sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.generator import Mode, Traffic, generate
 from tests.kernel.agent_process import AgentProcess, AgentResult, FlowLine
 from tests.kernel.hosts import Namespace, Pair, connect
 
-COUNT = 101
+COUNT, PAYLOAD = 101, 300
 NETFILTER, NO_SOCKET, BUFFER_FULL = (
     f"SKB_DROP_REASON_{reason}" for reason in ("NETFILTER_DROP", "NO_SOCKET", "SOCKET_RCVBUFF")
 )
@@ -27,13 +27,13 @@ def filter_out(namespace: Namespace, hook: str, port: int) -> None:
     namespace.run("nft", f"add rule inet filter here udp dport {port} drop")
 
 
-def send(namespace: Namespace, family: int, address: str, port: int, count: int, payload: int = 300) -> None:
+def send(namespace: Namespace, family: int, address: str, port: int, count: int) -> None:
     with namespace.enter():
         sender = socket.socket(family, socket.SOCK_DGRAM)
     with sender:
         for _ in range(count):
             try:
-                sender.sendto(b"x" * payload, (address, port))
+                sender.sendto(b"x" * PAYLOAD, (address, port))
             except PermissionError:  # what an output rule drops is told to the sender
                 continue
 
@@ -87,7 +87,7 @@ def test_output(pair: Pair, agent: Callable[..., AgentProcess], family: socket.A
     assert not any("Packets" in flow or "Bytes" in flow for flow in flows)
     assert causes(flows) == {NETFILTER: COUNT}
     headers = 14 + (40 if family == socket.AF_INET6 else 20) + 8
-    assert total(flows, "PktDropBytes") == COUNT * (headers + 300)
+    assert total(flows, "PktDropBytes") == COUNT * (headers + PAYLOAD)
     assert {(*flow["Interfaces"], *flow["IfDirections"]) for flow in flows} == {("left0", 1)}
     assert {(flow["SrcAddr"], flow["DstAddr"]) for flow in flows} == {FAMILIES[family]}
 

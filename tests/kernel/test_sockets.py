@@ -1,4 +1,4 @@
-"""Owners of sockets that were there before: written into the storage of a loaded program, under the processes' names."""
+"""Owners of sockets that were there before: written into the storage of a loaded program, under their names."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netwatch.config import Enrichment, SETTINGS, Config
+from netwatch.config import SETTINGS, Config, Enrichment
 from netwatch.errors import DeliveryFailed, NetwatchError, OutputClosed
 from netwatch.settings.sources import Loaded, load
 from netwatch.settings.text import as_toml, exit_code_table, exit_codes, settings_table

@@ -40,7 +40,7 @@ class Texts:
         order = self.sizes.argsort()
         ordered = self.sizes.take(order)
         starts = (np.flatnonzero(ordered[1:] != ordered[:-1]) + 1).tolist()
-        some_rows: list[NDArray[np.intp]] | list[slice] = np.split(order, starts) if starts else [slice(None)]
+        some_rows: Sequence[slice | NDArray[np.intp]] = np.split(order, starts) if starts else [slice(None)]
         for size, rows in zip(ordered.take([0, *starts]).tolist(), some_rows, strict=True):
             if size:
                 yield size, rows
