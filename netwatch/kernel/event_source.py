@@ -48,7 +48,7 @@ class EventSource:
         """Return the sums (n,) of DROP_EVENT that a closed epoch left in its slots; once, before the next flip."""
         merged = self.counts().thinned[EventKind.DROP]
         before, self._merged = self._merged[0], (self._merged[1], merged)
-        # When the last reading was taken this epoch had begun: nothing was merged in it if nothing was since the reading
+        # This epoch had begun when the last reading was taken: nothing was merged in it if nothing was since the one
         # before that.
         if merged == before:
             return np.empty(0, DROP_EVENT)

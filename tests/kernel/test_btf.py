@@ -131,7 +131,7 @@ def test_missing_tracepoint(btf: Btf) -> None:
 
 
 def test_drop_reasons(btf: Btf) -> None:
-    """The core's reasons are those of its enum; what only limits or masks them, and "not dropped", is not among them."""
+    """The core's reasons are those of its enum; what only limits or masks them, or says "not dropped", is none."""
     reader = second_reader()
     enumerators = reader.types[reader.number("skb_drop_reason", Kind.ENUM)][4]
     expected = {value: reader.text(name) for name, value in struct.iter_unpack("=II", enumerators)}

@@ -18,7 +18,7 @@ TIMEOUT_S = 5.0
 
 @attrs.frozen
 class Gateway:
-    """A client, a gateway that translates, a server: `10.1.0.1 - 10.1.0.2 | 10.2.0.2 - 10.2.0.3`, and fd01::, fd02::."""
+    """A client, a gateway that translates, a server: `10.1.0.1 - 10.1.0.2 | 10.2.0.2 - 10.2.0.3`, fd01::, fd02::."""
 
     client: Interface
     inside: Interface
