@@ -39,8 +39,8 @@ class AgentResult:
     log: list[str]
 
     def sum(self, field: str) -> int:
-        """Add up a field of all flows."""
-        return sum(int(flow[field]) for flow in self.flows)
+        """Add up a field of all flows; those without it (a continuation has no packets) add nothing."""
+        return sum(int(flow.get(field, 0)) for flow in self.flows)
 
 
 class Lines:

@@ -56,8 +56,8 @@ def test_path_of_known_delay(
         values = measured(here, field)
         assert values
         assert all(LEAST_NS <= value <= longest_ns for value in values), (field, values)
-    # The least of all is no longer than the least that anybody waited.
-    assert min(measured(here, "TimeFlowRttMinNs")) <= min(connect_s, *waited_s) * NS
+    # The least is no longer than the first: what came later is told with the next event, if there is one.
+    assert min(measured(here, "TimeFlowRttMinNs")) <= connect_s * NS
     for flow in here:
         if "TimeFlowRttNs" in flow:
             assert flow["TimeFlowRttMinNs"] <= flow["TimeFlowRttNs"] <= flow["TimeFlowRttMaxNs"]
