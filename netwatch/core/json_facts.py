@@ -86,7 +86,8 @@ def _dns(  # noqa: PLR0917 - the fields of DnsFacts
     return (
         f'"DnsId":{message_id},"DnsFlags":{flags},'
         + _text("DnsFlagsResponseCode", response_code_name(flags))
-        + (f'"DnsLatencyMs":{latency_ns // _NS_PER_MS},' if latency_ns else "")
+        # Whole milliseconds are what flowlogs-pipeline has; many a resolver takes less than one.
+        + (f'"DnsLatencyMs":{latency_ns // _NS_PER_MS},"DnsLatencyNs":{latency_ns},' if latency_ns else "")
         + _number("DnsErrno", errno)
         + _text("DnsName", name)
         + _text("DnsQueryType", question_type_name(question_type) if question_type else "")

@@ -106,6 +106,7 @@ def test_dns() -> None:
         "DnsFlags": 0x8183,
         "DnsFlagsResponseCode": "NXDomain",
         "DnsLatencyMs": 20,
+        "DnsLatencyNs": 20_999_999,
         "DnsErrno": 110,
         "DnsName": "example.org",
         "DnsQueryType": "AAAA",
@@ -116,6 +117,7 @@ def test_dns() -> None:
 def test_quick_answer() -> None:
     """An answer within a millisecond took 0 ms, which says that there was one."""
     assert fields_of(dns=DNS | {"latency_ns": 1})["DnsLatencyMs"] == 0
+    assert fields_of(dns=DNS | {"latency_ns": 1})["DnsLatencyNs"] == 1
 
 
 def test_question() -> None:
@@ -180,7 +182,7 @@ ABSENT_AT_ZERO = [
     ("rtt", "maximum_ns", {"TimeFlowRttMaxNs"}),
     ("rtt", "handshake_ns", {"TimeFlowRttHandshakeNs"}),
     ("dns", "flags", {"DnsFlagsResponseCode"}),
-    ("dns", "latency_ns", {"DnsLatencyMs"}),
+    ("dns", "latency_ns", {"DnsLatencyMs", "DnsLatencyNs"}),
     ("dns", "errno", {"DnsErrno"}),
     ("dns", "question_type", {"DnsQueryType"}),
     ("dns", "messages", {"DnsMessages"}),
