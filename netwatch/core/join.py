@@ -6,13 +6,14 @@ In: events from `consume.py`, rows of a closed epoch from `poll.py`. Out: the fa
 their own for what found no row.
 
 *What finds no row* waits for the flow's next one until the next drain. Then it leaves: as a continuation where the flow
-was exported recently; as a drop-only record where no hook saw the flow and a packet of it was dropped; else it is
-unclaimed: it is about a flow that none of our hooks sees, such as a connection over an interface that is not watched.
+was exported recently; as a drop-only record where no hook saw the flow and a packet of it was dropped at an interface
+that is watched; else it is unclaimed: it is about traffic that nobody asked for, such as that of other interfaces.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import attrs
@@ -21,7 +22,7 @@ import numpy as np
 from netwatch.core.enrichment import NOTHING, RECORD_KIND, Enrichment, Facts, RecordKind
 from netwatch.core.event_facts import facts_of, head_of, ties_of
 from netwatch.core.key_hash import KEY_WORDS, group_keys, hash_words, words_of
-from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, EventKind
+from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, HOOK_EGRESS, EventKind
 from netwatch.core.overflow import OverflowRows, rows_of_packets
 from netwatch.core.recent import RecentFlows, Remembered
 from netwatch.core.rows import pick
@@ -71,8 +72,11 @@ class JoinStore:
         """Return where the events of a kind ended so far."""
         return self._ends[kind]
 
-    def close(self, closed_ns: int, *, final: bool = False) -> Joining:
-        """Begin the join of an epoch that closed at a time; with `final` everything that is held belongs to it."""
+    def close(self, closed_ns: int, watched: Collection[int], *, final: bool = False) -> Joining:
+        """Begin the join of an epoch that closed at a time; with `final` everything that is held belongs to it.
+
+        `watched` are the indices of the interfaces that are watched.
+        """
         eligible: dict[EventKind, NDArray[np.void]] = {}
         arrived, self._pending = self._pending, deque()
         parts: dict[EventKind, list[NDArray[np.void]]] = {}
@@ -88,7 +92,8 @@ class JoinStore:
             if len(events):
                 eligible[kind] = events
                 self._release(kind, len(events))
-        joining = Joining(self, eligible, None if final else self._closed_ns, self.lost)
+        before_ns = None if final else self._closed_ns
+        joining = Joining(self, eligible, np.fromiter(watched, np.uint32), before_ns, self.lost)
         self._closed_ns, self.lost = closed_ns, FlowAmount()
         return joining
 
@@ -125,9 +130,14 @@ class Joining:
     """The join of one closed epoch: `join` for each chunk of its rows, then `overflow_rows`, then `finish`."""
 
     def __init__(
-        self, store: JoinStore, events: dict[EventKind, NDArray[np.void]], before_ns: int | None, lost: FlowAmount
+        self,
+        store: JoinStore,
+        events: dict[EventKind, NDArray[np.void]],
+        watched: NDArray[np.uint32],
+        before_ns: int | None,
+        lost: FlowAmount,
     ) -> None:
-        self._store, self._before_ns = store, before_ns
+        self._store, self._watched, self._before_ns = store, watched, before_ns
         self.lost = lost
         self._events = events
         words = [_key_words(events[kind]) for kind in events]
@@ -180,9 +190,7 @@ class Joining:
         for kind, segments in self._segments.items():
             if kind not in _SAY_NOTHING_ALONE:
                 says_something[segments.groups] = True
-        is_dropped = np.zeros(self._groups.count, np.bool_)
-        if EventKind.DROP in self._segments:
-            is_dropped[self._segments[EventKind.DROP].groups] = True
+        is_dropped = self._is_dropped()
         is_continued = is_recent & says_something
         is_drop_only = is_leaving & ~is_recent & is_dropped & (not self._store.is_packet_sampled)
         for kind, segments in self._segments.items():
@@ -228,6 +236,15 @@ class Joining:
                     earliest = segments.reduce(np.minimum, head_of(self._events[kind])["time_ns"])
                     is_due[segments.groups] |= earliest <= self._before_ns
         return is_due
+
+    def _is_dropped(self) -> NDArray[np.bool_]:
+        """Say of which flows the latest drop was at a watched interface."""
+        is_dropped = np.zeros(self._groups.count, np.bool_)
+        if EventKind.DROP in self._segments:
+            segments, events = self._segments[EventKind.DROP], self._events[EventKind.DROP]
+            ifindex = head_of(events)["hook"][segments.lasts] & ~np.uint32(HOOK_EGRESS)
+            is_dropped[segments.groups] = np.isin(ifindex, self._watched)
+        return is_dropped
 
     def _keep(self, is_kept: NDArray[np.bool_]) -> None:
         for kind, events in self._events.items():
