@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netwatch.core import distinct
+from netwatch.core.enrichment import MAX_HOOKS, MORE_HOOKS, Facts
 from netwatch.core.hook_lists import hook_lists_of
 from netwatch.core.layout import FLOW_VALUE, HOOK_EGRESS
 from netwatch.core.survey import Survey
@@ -59,3 +60,25 @@ def test_free_places_between_hooks() -> None:
     values["observed"] = [0, 5, 0, 0, 7, 0]
 
     assert hook_lists_of(Survey.of(values)).lists == ((3, 5, 7),)
+
+
+more_hooks = st.lists(st.none() | st.lists(hooks, max_size=64), min_size=1, max_size=70)
+
+
+@given(rows_of_hooks, more_hooks)
+def test_rows_with_more_hooks(rows: list[tuple[int, ...]], more: list[list[int] | None]) -> None:
+    """What does not fit into a row is appended to its list, up to 64 in all, and to no other."""
+    values = np.zeros(len(rows), FLOW_VALUE)
+    for value, (home, *observed) in zip(values, rows, strict=True):
+        value["home"] = home
+        value["observed"][: len(observed)] = observed
+    longer = {row: some for row, some in enumerate(more[: len(rows)]) if some is not None}
+    facts = Facts(np.array(list(longer), np.intp), np.zeros(len(longer), MORE_HOOKS))
+    for fact, some in zip(facts.values, longer.values(), strict=True):
+        fact["count"], fact["hooks"][: len(some)] = len(some), some
+
+    found = hook_lists_of(Survey.of(values), facts)
+
+    assert [found.lists[number] for number in found.of_row] == [
+        (*hooks, *longer.get(row, ()))[:MAX_HOOKS] for row, hooks in enumerate(rows)
+    ]

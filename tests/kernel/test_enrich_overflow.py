@@ -99,7 +99,7 @@ def test_several_hooks(namespaces: Callable[[], Namespace], agent: Callable[...,
 
 
 def test_full_ring(pair: Pair, traffic: Traffic, tmp_path: Path, agent: Callable[..., AgentProcess]) -> None:
-    """Two processors at full speed fill map and ring: what is lost is counted, packet for packet, and nothing else is."""
+    """Two processors at full speed fill map and ring: what is lost is counted, and nothing else is lost."""
     settings = tmp_path / "netwatch.toml"
     settings.write_text("ring_bytes = 65536\nmax_flows = 509\nactive_timeout_s = 0.1\n")
     daemon = agent(pair.right.namespace, *INGRESS, "-c", str(settings), "--enrich", "overflow")
