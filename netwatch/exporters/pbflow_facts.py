@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from netwatch.exporters.pbflow_pb2 import Process, Record
 
 _NO_NAMES = Names()
+_KINDS = {int(kind): kind for kind in RecordKind}
 
 
 def facts_in(entry: Record) -> RecordFacts:
@@ -38,7 +39,7 @@ def facts_in(entry: Record) -> RecordFacts:
         source=_process(entry.src_process) if entry.HasField("src_process") else None,
         destination=_process(entry.dst_process) if entry.HasField("dst_process") else None,
         translation=_translation(entry) if entry.HasField("xlat") else None,
-        kind=RecordKind(entry.record_kind) if entry.record_kind in set(RecordKind) else RecordKind.FLOW,
+        kind=_KINDS.get(entry.record_kind, RecordKind.FLOW),
     )
 
 

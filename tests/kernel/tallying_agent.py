@@ -15,7 +15,7 @@ _ODD_KEPT = 10
 
 
 class Tally(list[str]):
-    """Counts the lines that are appended, by what `kind_of` says of each; "" is odd, and the first of those are kept."""
+    """Counts the lines that are appended, by what `kind_of` says of each: "" is odd. The first odd ones are kept."""
 
     def __init__(self, kind_of: Callable[[str], str]) -> None:
         super().__init__()

@@ -201,4 +201,4 @@ def test_import_is_light() -> None:
         "import netwatch.kernel.btf, sys; print([n for n in ('numpy', 'attrs', 'attr', 'trio') if n in sys.modules])"
     )
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
-    assert finished.stdout.strip() == "set()"
+    assert finished.stdout.strip() == "[]"

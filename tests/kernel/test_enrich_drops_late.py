@@ -1,7 +1,9 @@
-"""Drops that are told later than they happen, or of more than one packet at once: merged, of segments, after the flow."""
+"""Drops that are told late, or of more than one packet at once: merged ones, of segments, of flows that have left."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import socket
 import struct
@@ -9,22 +11,26 @@ import time
 from collections.abc import Callable
 
 import pytest
-from attrs import evolve
 
 from bench.generator import Traffic, generate
 from tests.kernel.agent_process import AgentProcess
-from tests.kernel.hosts import Pair
+from tests.kernel.hosts import Interface, Namespace, Pair
 from tests.kernel.tcp_ends import PORT, connection
 from tests.kernel.told import assert_accounted, chosen, events_of, total
-from tests.kernel.waiting import look_until
 
 NETFILTER = "SKB_DROP_REASON_NETFILTER_DROP"
 BURSTS, PACKETS = 29, 101
+REMEMBERED = (
+    *("SrcAddr", "SrcPort", "DstPort", "Proto", "Etype", "SrcMac", "DstMac", "Interfaces", "IfDirections"),
+    *("SrcProcessId", "SrcProcessName"),
+)
+TUNSETIFF, TUNSETPERSIST = 0x4004_54CA, 0x4004_54CB
+IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 def test_bursts_at_any_moment_of_an_epoch(pair: Pair, agent: Callable[..., AgentProcess]) -> None:
-    """What merged in a slot is told with its epoch, also where nothing more comes: in the grace of a drain, or after it."""
+    """What was merged is told with its epoch, also where nothing comes after it: in the grace of a drain or later."""
     daemon = agent(pair.right.namespace, "-i", "right0", "--direction", "ingress", "--active-timeout", "0.2")
     moments = random.Random(BURSTS)
     for burst in range(BURSTS):
@@ -36,16 +42,10 @@ def test_bursts_at_any_moment_of_an_epoch(pair: Pair, agent: Callable[..., Agent
     result = daemon.stop()
     ledger = assert_accounted(result)
     assert received == BURSTS * PACKETS
-    by_flow = {
-        port: (
-            total(flows, "Packets"),
-            total(flows, "PktDropPackets"),
-            total(flows, "Bytes") - total(flows, "PktDropBytes"),
-        )
-        for port in {flow["SrcPort"] for flow in result.flows}
-        if (flows := chosen(result.flows, SrcPort=port))
-    }
-    assert by_flow == {1024 + burst: (PACKETS, PACKETS, 0) for burst in range(BURSTS)}
+    flows = [chosen(result.flows, SrcPort=1024 + burst) for burst in range(BURSTS)]
+    for field in ("Packets", "PktDropPackets"):
+        assert [total(of_burst, field) for of_burst in flows] == [PACKETS] * BURSTS, field
+    assert total(result.flows, "PktDropBytes") == total(result.flows, "Bytes")
     assert events_of(ledger, "drop")["thinned"] > 0
 
 
@@ -76,20 +76,46 @@ def test_merged_segments(pair: Pair, agent: Callable[..., AgentProcess], server:
     assert buffers < total(flows, "Packets")
 
 
-def test_thrown_away_after_the_flow(pair: Pair, agent: Callable[..., AgentProcess]) -> None:
-    """What a socket that closes throws away is told of its flow though that has left: as its continuation, once."""
-    with pair.right.namespace.enter():
-        reader = socket.socket(type=socket.SOCK_DGRAM)
-    with reader:
-        reader.bind(("10.0.0.2", 9_000))
-        daemon = agent(pair.right.namespace, "-i", "right0", "--active-timeout", "0.2")
-        traffic = Traffic("left0", "10.0.0.1", "10.0.0.2", destination_mac=pair.right.mac, destination_port=9_000)
-        sent = generate(evolve(traffic, flows=7, packets_per_flow=11), pair.left.namespace.prefix)
-        assert look_until(lambda: pair.right.statistics().rx_packets, lambda now: now == sent.packets) == sent.packets
-        daemon.wait_for_flows(lambda flows: total(flows, "Packets") == sent.packets)
-        reader.close()
-    daemon.wait_for_flows(lambda flows: any("RecordKind" in flow for flow in flows))
+def test_dropped_after_the_flow_has_left(
+    namespaces: Callable[[], Namespace], agent: Callable[..., AgentProcess]
+) -> None:
+    """What waits in a device's queue and is dropped there epochs later continues its flow, with what was known of it."""
+    namespace = namespaces()
+    reader, tap = tap_that_stays(namespace)
+    try:
+        tap.address("10.0.0.1/24", "fd00::1/64")
+        for address in ("10.0.0.2", "fd00::2"):
+            tap.neighbour(address, "02:00:00:00:00:99")
+        daemon = agent(namespace, "-i", "tap0", "--active-timeout", "0.2")
+        for family, address in ((socket.AF_INET, "10.0.0.2"), (socket.AF_INET6, "fd00::2")):
+            with namespace.enter():
+                sender = socket.socket(family, socket.SOCK_DGRAM)
+            with sender:
+                for _ in range(PACKETS):
+                    sender.sendto(b"waits", (address, 9))
+        daemon.wait_for_flows(lambda flows: total(flows, "Packets") == 2 * PACKETS)
+    finally:
+        os.close(reader)
+    daemon.wait_for_flows(lambda flows: len(chosen(flows, RecordKind="continuation")) >= 2)
     result = daemon.stop()
-    assert_accounted(result)
-    later = chosen(result.flows, RecordKind="continuation")
-    assert total(later, "PktDropPackets") == sent.packets
+    ledger = assert_accounted(result)
+    whole = {flow["DstAddr"]: flow for flow in result.flows if "RecordKind" not in flow}
+    later = {flow["DstAddr"]: flow for flow in chosen(result.flows, RecordKind="continuation")}
+    assert len(result.flows) == len(whole) + len(later) == 4
+    for address, flow in later.items():
+        assert (flow["PktDropPackets"], flow["PktDropBytes"]) == (PACKETS, whole[address]["Bytes"])
+        assert "Packets" not in flow
+        assert {name: flow[name] for name in REMEMBERED} == {name: whole[address][name] for name in REMEMBERED}
+        assert flow["TimeFlowStartMs"] >= whole[address]["TimeFlowEndMs"]
+    told = events_of(ledger, "drop")
+    assert told["continued"] == told["taken"]
+
+
+def tap_that_stays(namespace: Namespace) -> tuple[int, Interface]:
+    """Make a TAP device that outlives its reader; return the reader's descriptor, in whose queue is what it did not read."""
+    with namespace.enter():
+        reader = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        fcntl.ioctl(reader, TUNSETIFF, struct.pack("16sH22x", b"tap0", IFF_TAP | IFF_NO_PI))
+        fcntl.ioctl(reader, TUNSETPERSIST, 1)
+    namespace.run("ip", "link", "set", "tap0", "multicast", "off", "arp", "off", "up")
+    return reader, namespace.interface("tap0")
