@@ -125,7 +125,9 @@ class Agent:
         sources = self._recorder.sources(FlowMaps(loaded, rows), KernelCounters(loaded), SystemClock())
         flow_maps, counters, clock = sources
         self._joiner = self._open_joiner() if config.enrich else None
-        self._drain = Drain(flow_maps, counters, self._ledger, self._registry, self._queues, clock, self._joiner)
+        self._drain = Drain(
+            flow_maps, counters, self._ledger, self._registry, self._queues, clock, self._joiner, chunk_rows=rows
+        )
         self._is_ready = False
         self._grace_ends_at = math.inf
 

@@ -18,6 +18,7 @@ import trio
 
 from netwatch.core.audit import EpochCounters, account_epoch
 from netwatch.core.batch import FlowBatch, InterfaceNames
+from netwatch.core.batch_rows import select_rows
 from netwatch.core.enrichment import NOTHING, Enrichment, Names
 from netwatch.core.interfaces import InterfaceRegistry
 from netwatch.core.rows import pick
@@ -105,6 +106,7 @@ class Drain:
     queues: Sequence[ExportQueue]
     clock: Clock
     joiner: Joiner | None = None
+    chunk_rows: int = 8_192
     statistics: DrainStatistics = attrs.Factory(DrainStatistics)
 
     async def run(self, patience_until: float, *, is_last: bool = False) -> None:
@@ -122,7 +124,7 @@ class Drain:
         counted = self.counters.read(epoch)
         offset_ns, names = self.clock.wall_offset_ns(), self.registry.snapshot()
         joining = await self._begin_join(epoch, closed_ns, names, is_last)
-        hand_on = _HandOn(self.queues, patience_until, offset_ns, names, self.joiner)
+        hand_on = _HandOn(self.queues, patience_until, offset_ns, names, self.joiner, self.chunk_rows)
         rows, drained = 0, FlowAmount()
         for chunk in self.flows.read_closed():
             rows += len(chunk[0])
@@ -172,6 +174,7 @@ class _HandOn:
     wall_offset_ns: int
     interfaces: InterfaceNames
     joiner: Joiner | None
+    chunk_rows: int
 
     async def __call__(self, keys: NDArray[np.void], values: NDArray[np.void], enrichment: Enrichment) -> FlowAmount:
         """Return what was handed on."""
@@ -181,12 +184,15 @@ class _HandOn:
             if len(translated):
                 enrichment = attrs.evolve(enrichment, translation=translated)
         names = self.joiner.names() if self.joiner else Names()
-        batch = FlowBatch(keys, values, self.wall_offset_ns, self.interfaces, enrichment, names)
-        if batch.flows:
+        whole = FlowBatch(keys, values, self.wall_offset_ns, self.interfaces, enrichment, names)
+        # Rows come in chunks of the reader's size; what came through the ring comes in one piece.
+        for start in range(0, whole.flows, self.chunk_rows):
+            rows = slice(start, start + self.chunk_rows)
+            batch = whole if whole.flows <= self.chunk_rows else select_rows(whole, rows)
             for queue in self.queues:
                 await queue.put(batch, self.patience_until)
-        await trio.lowlevel.checkpoint()
-        return FlowAmount(batch.flows, batch.packets, batch.bytes)
+            await trio.lowlevel.checkpoint()
+        return FlowAmount(whole.flows, whole.packets, whole.bytes)
 
 
 def own_rows(keys: NDArray[np.void], values: NDArray[np.void]) -> tuple[NDArray[np.void], NDArray[np.void]]:

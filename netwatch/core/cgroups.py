@@ -10,8 +10,8 @@ import re
 
 # Docker, containerd, CRI-O and podman call a container by 64 hexadecimal digits, and its cgroup after it. Where systemd
 # keeps the hierarchy, the runtime stands before it and .scope behind: docker-ID.scope, cri-containerd-ID.scope,
-# crio-ID.scope, libpod-ID.scope. ECS has 32 digits and a number.
-_CONTAINER = re.compile(r"(?:[a-z0-9-]+-)?([0-9a-f]{64}|[0-9a-f]{32}-[0-9]+)(?:\.scope)?")
+# crio-ID.scope, libpod-ID.scope; SLICE:cri-containerd:ID where it was to and does not. ECS has 32 digits and a number.
+_CONTAINER = re.compile(r"(?:[^/]*[-:])?([0-9a-f]{64}|[0-9a-f]{32}-[0-9]+)(?:\.scope)?")
 # Runtimes keep their own helpers under the container's id, too.
 _HELPER = re.compile(r"(?:crio-conmon|libpod-conmon|conmon)-")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from netwatch.core.enrichment import Enrichment, Facts
+from netwatch.core.enrichment import MAX_HOOKS, Enrichment, Facts
 from netwatch.core.layout import EventKind, FlowEnd
 from netwatch.core.reduce import reduce_dns, reduce_drops, reduce_hooks, reduce_rtt, reduce_tcp
 from netwatch.core.rows import pick
@@ -30,43 +30,17 @@ _REDUCTIONS: Mapping[EventKind, tuple[str, Callable[[NDArray[np.void], Segments]
 }
 _END_NAMES = {FlowEnd.SOURCE: "source", FlowEnd.DESTINATION: "destination"}
 
-# What decides between two events of one flow and one nanosecond, the most important first.
-_TIES: Mapping[EventKind, tuple[str, ...]] = {
-    EventKind.DROP: ("reason", "flags", "tcp_state"),
-    EventKind.RTT: ("is_handshake", "smoothed_us", "minimum_us"),
-    EventKind.TCP: ("happening", "state", "error", "connect_us"),
-    EventKind.OWNER: (),
-    EventKind.HOOK: (),
-    EventKind.FLOW: (),
-    EventKind.DNS: (),
-}
-
 
 def head_of(events: NDArray[np.void]) -> NDArray[np.void]:
     """Return what holds `time_ns` and `key`: events of the ring have a head, DNS_FACT begins with them itself."""
     return events["event"] if "event" in (events.dtype.names or ()) else events
 
 
-def ties_of(kind: EventKind, events: NDArray[np.void]) -> tuple[NDArray[Any], ...]:
-    """Return the columns that put the events of one flow in order: time, then content."""
-    times = head_of(events)["time_ns"]
-    if kind is EventKind.OWNER:
-        owner = events["owner"]
-        return times, owner["pid"], owner["cgroup_id"], *_words(owner["command"])
-    if kind is EventKind.DNS:
-        dns = events["dns"]
-        return times, dns["flags"], dns["id"], dns["errno"], dns["question_type"], dns["latency_ns"]
-    if kind is EventKind.FLOW:
-        return times, events["event"]["hook"], events["dscp"], events["eth_type"], *_macs(events)
-    return times, *(events[name] for name in _TIES[kind])
-
-
-def _words(commands: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], ...]:
-    return tuple(np.ascontiguousarray(commands).view("<u8").T)
-
-
-def _macs(events: NDArray[np.void]) -> tuple[NDArray[np.uint8], ...]:
-    return (*events["src_mac"].T, *events["dst_mac"].T)
+def ties_of(events: NDArray[np.void]) -> tuple[NDArray[Any], ...]:
+    """Return the columns that put the events of one flow in order: time, and where that is the same, every byte."""
+    size = events.dtype.itemsize
+    words = np.ndarray((len(events), size // 4), "<u4", np.ascontiguousarray(events), 0, (size, 4))
+    return head_of(events)["time_ns"], *words.T
 
 
 @attrs.frozen(eq=False)
@@ -131,10 +105,11 @@ def _without_own(facts: Facts, values: NDArray[np.void]) -> Facts:
     own = np.concatenate((rows["home"].astype(np.uint32)[:, None], rows["observed"]), axis=1)
     hooks = facts.values["hooks"].copy()
     hooks[(hooks[:, :, None] == own[:, None, :]).any(axis=2)] = 0
-    # Zeros to the end; the others stay ascending.
+    # Zeros to the end; the others stay ascending, as many as a record lists beside the row's own.
     hooks = np.where(hooks == 0, np.uint32(0xFFFF_FFFF), hooks)
     hooks.sort(axis=1)
-    is_hook = hooks != 0xFFFF_FFFF
+    room = MAX_HOOKS - np.count_nonzero(own, axis=1)
+    is_hook = (hooks != 0xFFFF_FFFF) & (np.arange(MAX_HOOKS) < room[:, None])
     left = facts.values.copy()
     left["hooks"], left["count"] = np.where(is_hook, hooks, 0), is_hook.sum(axis=1)
     is_left = left["count"] != 0

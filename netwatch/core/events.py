@@ -78,6 +78,8 @@ def slots_of(length: int) -> int:
 
 def decode(slots: NDArray[np.uint8]) -> DecodedEvents:
     """Decode whole records, given as consecutive slots (n, EVENT_SLOT_BYTES)."""
+    if not len(slots):
+        return DecodedEvents({}, np.empty(0, DNS_EVENT), np.empty((0, MESSAGE_BYTES), np.uint8))
     slots = np.ascontiguousarray(slots)
     lengths = slots.view("<u4")[:, 0]
     heads = np.ndarray((len(slots),), EVENT, slots, EVENT_HEAD_BYTES, (EVENT_SLOT_BYTES,))
@@ -95,7 +97,12 @@ def decode(slots: NDArray[np.uint8]) -> DecodedEvents:
         if len(rows):
             by_kind[kind] = events[rows].view(dtype)
             known += len(rows)
-    dns_rows = np.flatnonzero(is_record & (kinds == EventKind.DNS) & (lengths & LENGTH_MASK >= EVENT_BYTES))
+    sizes = (lengths & LENGTH_MASK) + EVENT_HEAD_BYTES
+    is_whole = (
+        (sizes % EVENT_SLOT_BYTES == 0) & (sizes <= EVENT_MAX_SLOTS * EVENT_SLOT_BYTES) & (sizes > EVENT_HEAD_BYTES)
+    )
+    is_whole &= np.arange(len(slots)) + sizes // EVENT_SLOT_BYTES <= len(slots)
+    dns_rows = np.flatnonzero(is_record & (kinds == EventKind.DNS) & is_whole)
     unknown = int(is_record.sum()) - known - len(dns_rows)
     return DecodedEvents(by_kind, events[dns_rows].view(DNS_EVENT), _messages(slots, dns_rows, lengths), unknown)
 

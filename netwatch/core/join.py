@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # Without another fact these say nothing of a flow that has gone.
 _SAY_NOTHING_ALONE = (EventKind.OWNER, EventKind.HOOK, EventKind.FLOW)
+_HOME_SILENCE_NS = 1_000_000_000  # HOME_SILENCE_NS of bpf/account.bpf.h: a flow whose home is silent has moved
 _KEY_OFFSET = 8  # behind the time, in an event of the ring and in DNS_FACT
 
 Record = tuple["NDArray[np.void]", "NDArray[np.void]", Enrichment]
@@ -167,7 +168,8 @@ class Joining:
         if self._groups.count and len(keys):
             words = words_of(keys)
             group_of_row = self._groups.index.find(words, hash_words(words))
-            rows = np.flatnonzero(group_of_row >= 0)
+            # Once: a flow may have a row in the map and another of packets that found it full.
+            rows = np.flatnonzero((group_of_row >= 0) & ~self._is_joined[group_of_row])
             if len(rows):
                 groups = group_of_row[rows]
                 self._is_joined[groups] = True
@@ -210,7 +212,7 @@ class Joining:
             order = self._groups.order
             grouped = order[(order >= begin) & (order < end)] - begin
             of_row = self._groups.of_row[begin:end]
-            segments[kind] = Segments.of(grouped, of_row, *ties_of(kind, events))
+            segments[kind] = Segments.of(grouped, of_row, *ties_of(events))
             begin = end
         return segments
 
@@ -222,7 +224,9 @@ class Joining:
         index = self._groups.index
         remembered = self._store.recent.find(index.words[segments.groups], index.hashes[segments.groups])
         homes = np.zeros(len(segments), np.uint32)
-        homes[remembered.rows] = remembered.values["home"]
+        begins = head_of(events)["time_ns"][segments.firsts[remembered.rows]].astype(np.int64)
+        is_fresh = begins - remembered.values["last_ns"].astype(np.int64) < _HOME_SILENCE_NS
+        homes[remembered.rows[is_fresh]] = remembered.values["home"][is_fresh]
         # Each packet is in a row from here on, whatever becomes of the facts about its flow.
         self._store.count(EventKind.FLOW, joined=len(events))
         return rows_of_packets(events, segments, homes)

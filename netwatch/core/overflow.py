@@ -49,8 +49,8 @@ def rows_of_packets(events: NDArray[np.void], segments: Segments, homes: NDArray
     values["last_ns"] = segments.reduce(np.maximum, np.where(is_home, times, 0))
     values["first_ns"] = segments.reduce(np.minimum, np.where(is_home, times, np.iinfo(np.uint64).max))
     values["home"] = homes
-    # The earliest at home: the last in reversed order.
-    first_home = _first_where(segments, is_home)
+    first_home = segments.first_where(is_home)
+    first_home = np.where(first_home < 0, segments.firsts, first_home)
     for name in ("eth_type", "sampling", "dscp", "src_mac", "dst_mac"):
         values[name] = events[name][first_home]
     _note_hooks(heads["hook"], is_home, segments, values)
@@ -58,14 +58,6 @@ def rows_of_packets(events: NDArray[np.void], segments: Segments, homes: NDArray
     keys = np.ascontiguousarray(heads["key"][segments.firsts][counted])
     duplicate = {name: int(events[name][~is_home].astype(np.uint64).sum()) for name in ("packets", "bytes")}
     return OverflowRows(keys, values[counted], duplicate["packets"], duplicate["bytes"])
-
-
-def _first_where(segments: Segments, condition: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return the first row of each group that meets a condition; the first of all where none does."""
-    beyond = len(segments.order)
-    places = np.where(condition[segments.order], np.arange(beyond), beyond)
-    first = np.minimum.reduceat(places, segments.starts)
-    return segments.order[np.where(first == beyond, segments.starts, first)]
 
 
 def _note_hooks(

@@ -14,16 +14,18 @@ import attrs
 import numpy as np
 
 from netwatch.core.enrichment import Facts
-from netwatch.core.key_hash import KEY_WORDS, KeyIndex, hash_words
+from netwatch.core.key_hash import KEY_WORDS, KeyIndex, group_keys
 from netwatch.core.layout import FLOW_VALUE, MAX_OBSERVED, OWNER
 from netwatch.core.rows import pick
+from netwatch.core.segments import Segments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# What a continuation repeats: 52 B, and 40 B of key.
+# What a continuation repeats: 60 B, and 40 B of key.
 _REMEMBERED = np.dtype(
     [
+        ("last_ns", "<u8"),
         ("home", "<u4"),
         ("observed", "<u4", (MAX_OBSERVED,)),
         ("sampling", "<u4"),
@@ -35,6 +37,7 @@ _REMEMBERED = np.dtype(
         ("pad", "u1", (3,)),
     ]
 )
+_CHUNK_FLOWS = 8_192
 _COLUMNS = [name for name in _REMEMBERED.names or () if name != "pad"]
 
 
@@ -45,12 +48,27 @@ class _Chunk:
     source: Facts
     destination: Facts
     _index: KeyIndex | None = None
+    _rows: NDArray[np.intp] = attrs.field(factory=lambda: np.empty(0, np.intp))
+
+    def followed_by(self, other: _Chunk) -> _Chunk:
+        """Return both as one. Of a flow that is in both, the row of the other counts."""
+        before = len(self.words)
+        source, destination = (
+            Facts(np.concatenate((mine.rows, theirs.rows + before)), np.concatenate((mine.values, theirs.values)))
+            for mine, theirs in ((self.source, other.source), (self.destination, other.destination))
+        )
+        words = np.concatenate((self.words, other.words))
+        return _Chunk(words, np.concatenate((self.values, other.values)), source, destination)
 
     def find(self, words: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
-        """Return the row of each key, or -1."""
+        """Return the latest row of each key, or -1."""
         if self._index is None:
-            self._index = KeyIndex(self.words, hash_words(self.words))
-        return self._index.find(words, hashes)
+            # The last first: of equal keys the index finds the first.
+            groups = group_keys(self.words[::-1])
+            self._rows = len(self.words) - 1 - Segments.of(groups.order, groups.of_row).firsts
+            self._index = groups.index
+        found = self._index.find(words, hashes)
+        return np.where(found < 0, -1, self._rows[found])
 
 
 @attrs.frozen(eq=False)
@@ -86,7 +104,11 @@ class RecentFlows:
         for name in _COLUMNS:
             remembered[name] = values[name]
         words = keys.copy().view("<u8").reshape(-1, KEY_WORDS)
-        self._chunks.append(_Chunk(words, remembered, _shifted(source, kept.start), _shifted(destination, kept.start)))
+        chunk = _Chunk(words, remembered, _shifted(source, kept.start), _shifted(destination, kept.start))
+        # On a quiet host drains are small: each for itself they would be thousands to look through.
+        if self._chunks and len(self._chunks[-1].words) + len(words) <= min(_CHUNK_FLOWS, self.max_flows):
+            chunk = self._chunks.pop().followed_by(chunk)
+        self._chunks.append(chunk)
         self.forgotten += kept.start
         self._flows += len(keys)
         while self._flows > self.max_flows:

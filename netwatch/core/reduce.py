@@ -78,7 +78,7 @@ def reduce_rtt(events: NDArray[np.void], segments: Segments) -> NDArray[np.void]
     facts["maximum_ns"] = segments.reduce(np.maximum, smoothed)
     least = segments.reduce(np.minimum, lowest)
     facts["minimum_ns"] = np.where(least == _NEVER, 0, least)
-    facts["handshake_ns"] = taken(smoothed, segments.last_where(events["is_handshake"] != 0))
+    facts["handshake_ns"] = taken(smoothed, segments.first_where(events["is_handshake"] != 0))
     return facts
 
 

@@ -40,7 +40,7 @@ class Segments:
             places = np.flatnonzero(~is_alone)
             several = grouped[places]
             order = grouped.copy()
-            order[places] = several[_order_of([tie[several] for tie in ties], groups[places])]
+            order[places] = several[_order_of(several, ties, groups[places])]
         return cls(order, groups[starts], starts)
 
     def __len__(self) -> int:
@@ -69,6 +69,15 @@ class Segments:
         reduced: NDArray[Any] = operation.reduceat(column[self.order], self.starts)
         return reduced
 
+    def first_where(self, condition: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """Return the first row of each group that meets a condition (n,); -1: none."""
+        beyond = len(self.order)
+        places = np.where(condition[self.order], np.arange(beyond), beyond)
+        if not len(self.groups):
+            return places
+        first = np.minimum.reduceat(places, self.starts)
+        return np.where(first == beyond, -1, self.order[np.minimum(first, beyond - 1)])
+
     def last_where(self, condition: NDArray[np.bool_]) -> NDArray[np.intp]:
         """Return the last row of each group that meets a condition (n,); -1: none."""
         places = np.where(condition[self.order], np.arange(len(self.order)), -1)
@@ -78,13 +87,14 @@ class Segments:
         return np.where(last < 0, -1, self.order[last])
 
 
-def _order_of(ties: Sequence[NDArray[Any]], groups: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the order of rows by group and ties. Nearly always the first tie, the time, decides: then alone."""
-    order = np.lexsort((ties[0], groups))
-    first, ordered = ties[0][order], groups[order]
+def _order_of(rows: NDArray[np.intp], ties: Sequence[NDArray[Any]], groups: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the order of rows (k,) by group and ties. Nearly always the first tie, the time, decides: then alone."""
+    times = ties[0][rows]
+    order = np.lexsort((times, groups))
+    first, ordered = times[order], groups[order]
     if not ((first[1:] == first[:-1]) & (ordered[1:] == ordered[:-1])).any():
         return order
-    return np.lexsort((*reversed(ties), groups))
+    return np.lexsort((*(tie[rows] for tie in reversed(ties)), groups))
 
 
 def taken(column: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:

@@ -6,7 +6,6 @@ Neighbours: `kernel/conntrack.py` tells of connections, `core/standing.py` keeps
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -18,10 +17,6 @@ from netwatch.core.standing import StandingFacts
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-_KEY = struct.Struct("<16s16sHHBBBx")  # FLOW_KEY: addresses, ports, protocol, ICMP type and code
-_VALUE = struct.Struct("<16s16sHHH")  # TRANSLATION
-assert _VALUE.size == TRANSLATION.itemsize
 
 
 @attrs.define(eq=False)
@@ -46,10 +41,9 @@ class Translations:
 
     def add(self, original: bytes, reply: bytes, zone: int) -> None:
         """Take a translated connection: the raw FLOW_KEY of its first direction, and of the other."""
-        for here, there in ((original, reply), (reply, original)):
-            # Where a packet of one direction goes is where the other's come from.
-            src_addr, dst_addr, src_port, dst_port, *_ = _KEY.unpack(there)
-            self._facts.add(here, _VALUE.pack(dst_addr, src_addr, dst_port, src_port, zone))
+        zone_bytes = zone.to_bytes(2, "little")
+        self._facts.add(original, _turned(reply) + zone_bytes)
+        self._facts.add(reply, _turned(original) + zone_bytes)
 
     def remove(self, original: bytes, reply: bytes) -> None:
         """Note that a connection has ended."""
@@ -70,3 +64,8 @@ class Translations:
     def lookup(self, keys: NDArray[np.void]) -> Facts:
         """Return the TRANSLATION of those of the keys (n,) that are translated."""
         return self._facts.lookup(keys)
+
+
+def _turned(key: bytes) -> bytes:
+    """Return a TRANSLATION, but for the zone: where a packet of one direction goes is where the other's come from."""
+    return key[16:32] + key[:16] + key[34:36] + key[32:34]

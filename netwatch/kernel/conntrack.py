@@ -221,7 +221,7 @@ def open_events() -> socket.socket:
 
 
 def list_connections() -> Iterator[Connection]:
-    """Yield the translated connections that are there. Blocks for 3 us a connection of the table, 15 us a translated one."""
+    """Yield the translated connections that are there. Blocks for 3 us a connection, 15 us where it is translated."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as dump:
         dump.sendto(dump_request(_GET, _NFGENMSG.pack(socket.AF_UNSPEC, 0, 0)), (0, 0))
         while True:

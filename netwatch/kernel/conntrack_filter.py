@@ -2,7 +2,7 @@
 
 Law: what is thrown away is untranslated for certain: the reply goes between the same addresses and ports. Whatever
 does not look as expected (ICMP, a tuple with a zone of its own) is kept, and read with care by `conntrack.py`.
-Why not by the NAT bits of its status: IPVS translates without setting them.
+Why not by the NAT bits of its status: IPVS translates without setting them, by its source (not tried: no IPVS here).
 Source: ctnetlink_dump_tuples() in net/netfilter/nf_conntrack_netlink.c writes both tuples first, and each of TCP, UDP,
 SCTP, DCCP, UDP-Lite and GRE in the same way; for the filter, Documentation/networking/filter.rst.
 """

@@ -104,7 +104,12 @@ def _name(storage_fd: int, process_fd: int, number: int, note: bytes) -> bool | 
     if fd < 0:
         return None
     try:
-        with socket.socket(fileno=fd) as borrowed:
+        borrowed = socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)  # the process has opened something else under this number since it was listed
+        return False
+    try:
+        with borrowed:
             if borrowed.family not in _INET:
                 return False
             map_update(storage_fd, struct.pack("=i", borrowed.fileno()), note, _BPF_NOEXIST)

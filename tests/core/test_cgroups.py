@@ -19,6 +19,7 @@ POD = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podc0ffee00_1
         f"{POD}/cri-containerd-{ID}.scope",
         f"{POD}/crio-{ID}.scope",
         f"/kubepods/burstable/podc0ffee00-1234-5678-9abc-def012345678/{ID}",
+        f"/system.slice/{POD.rpartition('/')[2]}:cri-containerd:{ID}",
         f"/machine.slice/libpod-{ID}.scope",
         f"/machine.slice/libpod-{ID}.scope/container",
         f"/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope",

@@ -59,3 +59,16 @@ def test_end() -> None:
     for _ in range(3):
         translations.drained()
     assert len(translations.lookup(keys)) == len(translations) == 0
+
+
+def test_replace() -> None:
+    """What is not in a new list of all has ended; what is in it stands, whether it was known or not."""
+    here, there = flow("10.1.0.1", 1, "10.1.0.2", 80), flow("10.2.0.3", 80, "10.2.0.2", 1)
+    translations = Translations(10)
+    translations.add(CLIENT_TO_GATEWAY, SERVER_TO_GATEWAY, 0)
+    for _ in range(10):
+        translations.replace([(here, there, 0)])
+        translations.drained()
+    assert len(translations.lookup(np.frombuffer(CLIENT_TO_GATEWAY + SERVER_TO_GATEWAY, FLOW_KEY))) == 0
+    assert translations.lookup(np.frombuffer(here + there, FLOW_KEY)).rows.tolist() == [0, 1]
+    assert len(translations) == 1

@@ -27,8 +27,9 @@ PORT = 9
 REFUSED = 1_009
 FLOOD_S = 4.0
 SMALL_RING_BYTES = 65_536
-# The daemon with numpy and its ring takes 50 MB; 262,144 events that wait are 31 MB, twice while they are joined.
-MAX_RESIDENT_BYTES = 200_000_000
+# The daemon with numpy and its ring takes 60 MB; the 262,144 events that may wait are 31 MB, and stand several times in
+# memory while they are put in order and joined.
+MAX_RESIDENT_BYTES = 250_000_000
 MAX_ANSWER_S = 3.0  # of the metrics, while two processors do nothing but send: it shares them
 
 
@@ -114,7 +115,7 @@ def test_at_full_speed(
     pair: Pair, traffic: Traffic, tmp_path: Path, agent: Callable[..., AgentProcess], ring_bytes: int
 ) -> None:
     """Two processors drop as fast as they can: flows are exact, events told or counted as lost; and it answers."""
-    rule = DropRule(pair.right.namespace, "input")
+    rule, queue_drops = DropRule(pair.right.namespace, "input"), dropped_in_queues()
     settings = settings_file(tmp_path, active_timeout_s=0.05, ring_bytes=ring_bytes)
     daemon = agent(pair.right.namespace, "-i", "right0", "--enrich", "drops", *settings, *FLAGS)
     flood = evolve(traffic, mode=Mode.ONE_FLOW, duration_s=FLOOD_S)
@@ -131,19 +132,23 @@ def test_at_full_speed(
     result = daemon.stop()
     ledger = assert_accounted(result)
     told = events_of(ledger, "drop")
-    print(
-        f"{received / 5:,.0f} drops/s, answers in {slowest_s:.3f} s, {peak_bytes / 1e6:.0f} MB,", told, ledger["audits"]
-    )
+    print(f"{received / FLOOD_S:,.0f} drops/s, answers in {slowest_s:.3f} s, {peak_bytes / 1e6:.0f} MB", told)
     assert total(result.flows, "Packets") == received
-    assert told["made"] + ledger["events"]["missed"].get("drop", 0) == received
+    # What nftables did not drop, a processor's queue did; also of the connections by which the daemon is asked.
+    others = told["made"] + ledger["events"]["missed"].get("drop", 0) - received
+    assert told["unclaimed"] <= others <= dropped_in_queues() - queue_drops
     ended = sum(told[name] for name in ("joined", "continued", "drop_only", "unclaimed", "evicted"))
     assert told["made"] == told["lost"] + ended
     assert total(result.flows, "PktDropPackets") == told["joined"] + told["continued"] + told["drop_only"]
-    assert told["unclaimed"] == told["drop_only"] == 0
+    assert told["drop_only"] == 0
     assert told["lost"] > 0 or ring_bytes > SMALL_RING_BYTES
-    assert not any(flow.get("RecordKind") == "drop-only" for flow in result.flows)
     assert slowest_s < MAX_ANSWER_S
     assert peak_bytes < MAX_RESIDENT_BYTES
+
+
+def dropped_in_queues() -> int:
+    """Return how many packets found no room in a processor's queue: the second number of each line, in hexadecimal."""
+    return sum(int(line.split()[1], 16) for line in Path("/proc/net/softnet_stat").read_text().splitlines())
 
 
 def answer_times_s(namespace: Namespace, seconds: float) -> Iterator[float]:

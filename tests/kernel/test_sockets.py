@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from netwatch.kernel.program import LoadedPrograms, ProgramSettings, load_programs
-from netwatch.kernel.sockets import name_sockets
+from netwatch.kernel.sockets import _name, name_sockets
 from netwatch.kernel.syscall import Attr, Command, address
 from netwatch.kernel.tracing import cgroup2_root
 
@@ -75,3 +75,15 @@ def test_other_kinds(loaded: LoadedPrograms) -> None:
         assert theirs.recv(20) == b"still here"
         again = name_sockets(loaded.maps["sockets"])
     assert before.named == again.named == 0
+
+
+def test_number_that_is_another_file_by_now(loaded: LoadedPrograms, tmp_path: Path) -> None:
+    """A process may close a socket and open a file while it is looked at: that is no socket, and nothing stays open."""
+    process_fd = os.pidfd_open(os.getpid())
+    try:
+        with (tmp_path / "file").open("w") as file:
+            before = os.listdir("/proc/self/fd")
+            assert _name(loaded.maps["sockets"], process_fd, file.fileno(), bytes(_NOTE.size)) is False
+            assert os.listdir("/proc/self/fd") == before
+    finally:
+        os.close(process_fd)
