@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# A queue that is waited for without end has to have room for any batch: 8,192 rows of 144 B, and 900 B of all facts.
+_LEAST_QUEUE_BYTES = 16 << 20
+
 
 def run(path: Path, config: Config) -> int:
     """Replay a recording through the exporters of the settings, print the ledger, and return the exit code 0.
@@ -59,7 +62,7 @@ def run(path: Path, config: Config) -> int:
 def _tell(path: Path, recording: Recording) -> None:
     header = recording.header
     log.info(
-        "replaying %s: %d drains in %.1f s, recorded by netwatch %s on Linux %s",
+        "replaying %s: drains: %d, in %.1f s, recorded by netwatch %s on Linux %s",
         *(path, recording.drains, (recording.last_ns - recording.first_ns) / 1e9, header.netwatch, header.kernel),
     )
     if recording.is_continued:
@@ -86,7 +89,7 @@ class Replay:
 
     def __attrs_post_init__(self) -> None:
         """Wire it as a run is wired."""
-        limit = self.config.max_queue_bytes
+        limit = max(self.config.max_queue_bytes, _LEAST_QUEUE_BYTES)
         self._queues = [ExportQueue(self.ledger.open_exporter(exporter.url), limit) for exporter in self.exporters]
         self._playback = Playback(str(self.path), self.recording.frames())
         self.joiner = self._open_joiner() if self.recording.header.settings.enrich else None

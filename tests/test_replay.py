@@ -75,6 +75,7 @@ TURNS = st.one_of(
     st.integers(1, 4).map(lambda ifindex: lambda run: run.registry.remove(ifindex)),
     st.just(lambda run: run.consume()),
     st.just(lambda run: run.look()),
+    st.just(lambda run: run.intake.ledger()),
 )
 EPOCHS = st.lists(st.tuples(st.lists(TURNS, max_size=8), st.lists(TURNS, max_size=8)), max_size=5)
 

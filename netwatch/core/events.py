@@ -109,6 +109,8 @@ def decode(slots: NDArray[np.uint8]) -> DecodedEvents:
 
 def cgroups_in(slots: NDArray[np.uint8]) -> list[int]:
     """Return the cgroups of the processes that are told of in these slots, each once, without decoding the rest."""
+    if not len(slots):
+        return []
     owners = np.ndarray((len(slots),), OWNER_EVENT, slots, EVENT_HEAD_BYTES, (EVENT_SLOT_BYTES,))
     # What a long record goes on in may look like one: then an id is asked for that nobody has.
     cgroups: list[int] = np.unique(owners["owner"]["cgroup_id"][owners["event"]["kind"] == EventKind.OWNER]).tolist()

@@ -104,6 +104,11 @@ class Ring:
 
 
 @attrs.frozen
+class Looked:
+    """Somebody looked at the ledger of the events: all that was taken so far has been decoded for it."""
+
+
+@attrs.frozen
 class Containers:
     """The containers that are known, by cgroup id, where that has changed."""
 
@@ -151,7 +156,7 @@ class End:
 
 OfDrain = Closed | Counted | Merged | Offset | Rows | RowsEnd | Named | Drained
 """What a drain asks for, in this order."""
-InBetween = Ring | Containers | Interfaces | Translated | TranslationEnded | TranslationsReplaced
+InBetween = Ring | Looked | Containers | Interfaces | Translated | TranslationEnded | TranslationsReplaced
 """What comes at any time."""
 Frame = OfDrain | InBetween | End
 _FRAMES: Mapping[str, type[Frame]] = {frame.__name__: frame for frame in get_args(Frame)}

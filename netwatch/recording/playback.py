@@ -31,6 +31,7 @@ from netwatch.recording.frames import (
     Frame,
     InBetween,
     Interfaces,
+    Looked,
     Merged,
     Named,
     Octets,
@@ -173,6 +174,8 @@ class Playback:
         match self._next:
             case Interfaces(by_ifindex):
                 self.registry.names = InterfaceNames(by_ifindex)
+            case Looked() if self.intake is not None:
+                self.intake.decode()
             case Containers(by_cgroup):
                 self._containers = by_cgroup
             case Translated(original, reply, zone) if self.translations is not None:

@@ -24,6 +24,7 @@ from netwatch.recording.frames import (
     Drained,
     Frame,
     Interfaces,
+    Looked,
     Merged,
     Named,
     Offset,
@@ -164,7 +165,8 @@ class RecordedEvents:
         return drops
 
     def counts(self) -> KernelEvents:
-        """Return the source's counters."""
+        """Return the source's counters. The intake asks when it has decoded all that it took."""
+        self.put(Looked())
         return self.source.counts()
 
 

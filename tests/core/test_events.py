@@ -1,0 +1,111 @@
+"""Slots of the ring as events: each record in its place, whatever stands beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netwatch.core.events import EVENT_TYPES, MESSAGE_BYTES, cgroups_in, decode
+from netwatch.core.layout import EVENT_BYTES, EVENT_HEAD_BYTES, EVENT_SLOT_BYTES, OWNER_EVENT, EventKind
+from netwatch.kernel.ring import complete_slots
+
+BUSY, DISCARDED = 1 << 31, 1 << 30
+
+
+def record(kind: int, number: int, slots: int = 1, flags: int = 0, filling: int = 0) -> bytes:
+    """Return a record as it lies in the ring; what a longer one goes on in looks like anything."""
+    size = slots * EVENT_SLOT_BYTES - EVENT_HEAD_BYTES
+    event = np.zeros(1, OWNER_EVENT)
+    event["event"]["time_ns"], event["event"]["kind"], event["event"]["size_bytes"] = number, kind, size
+    head = (size | flags).to_bytes(4, "little") + bytes(4)
+    more = bytes([filling]) * (EVENT_SLOT_BYTES * (slots - 1))
+    return head + event.tobytes() + more
+
+
+def slots_of(records: Sequence[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(records), np.uint8).reshape(-1, EVENT_SLOT_BYTES)
+
+
+SHORT = [kind for kind in EventKind if kind is not EventKind.DNS]
+RECORDS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(SHORT), st.just(1), st.booleans(), st.just(0)),
+        st.tuples(st.just(EventKind.DNS), st.integers(1, 3), st.booleans(), st.sampled_from([0, 0x78, 0xFF])),
+        st.tuples(st.just(99), st.just(1), st.booleans(), st.just(0)),
+    ),
+    max_size=12,
+)
+
+
+@given(RECORDS)
+@settings(max_examples=300)
+def test_each_record_is_in_one_place(drawn: list[tuple[int, int, bool, int]]) -> None:
+    """In order within its kind, discarded ones nowhere, and what is no event counted."""
+    records = [
+        record(kind, number, slots, DISCARDED if is_discarded else 0, filling)
+        for number, (kind, slots, is_discarded, filling) in enumerate(drawn)
+    ]
+    decoded = decode(slots_of(records))
+    kept = [(kind, number) for number, (kind, _, is_discarded, _) in enumerate(drawn) if not is_discarded]
+    for kind in SHORT:
+        found = decoded.by_kind.get(kind, np.empty(0, EVENT_TYPES[kind]))
+        assert found["event"]["time_ns"].tolist() == [number for other, number in kept if other == kind]
+    assert decoded.dns_heads["event"]["time_ns"].tolist() == [n for kind, n in kept if kind == EventKind.DNS]
+    assert decoded.unknown == sum(kind == 99 for kind, _ in kept)
+
+
+def test_long_message() -> None:
+    """The bytes of a message come whole, through all of its slots, and zeros behind them."""
+    for slots in (1, 2, 3):
+        decoded = decode(slots_of([record(EventKind.DNS, 1, slots, filling=7), record(EventKind.DROP, 2)]))
+        (message,) = decoded.dns_messages
+        assert len(message) == MESSAGE_BYTES
+        assert (message == 7).sum() == EVENT_SLOT_BYTES * (slots - 1)
+        assert decoded.by_kind[EventKind.DROP]["event"]["time_ns"].tolist() == [2]
+
+
+@given(st.binary(max_size=20 * EVENT_SLOT_BYTES))
+@settings(max_examples=200)
+def test_garbage(content: bytes) -> None:
+    """Whatever the ring holds, nothing is raised, and no more comes out than went in."""
+    slots = slots_of([content[: len(content) // EVENT_SLOT_BYTES * EVENT_SLOT_BYTES]])
+    decoded = decode(slots)
+    assert sum(map(len, decoded.by_kind.values())) + len(decoded.dns_heads) + decoded.unknown <= len(slots)
+    cgroups_in(slots)
+    assert 0 <= complete_slots(slots.view("<u4")[:, 0].copy()) <= len(slots)
+
+
+def test_cgroups() -> None:
+    """Those of the processes are told, each once, without the rest being looked at."""
+    event = np.frombuffer(record(EventKind.OWNER, 1), np.uint8).copy()
+    event[EVENT_HEAD_BYTES:].view(OWNER_EVENT)["owner"]["cgroup_id"] = 77
+    slots = slots_of([event.tobytes(), record(EventKind.DROP, 2), event.tobytes()])
+    assert cgroups_in(slots) == [77]
+
+
+@pytest.mark.parametrize("busy_at", range(5))
+def test_record_that_is_being_written(busy_at: int) -> None:
+    """It ends what can be taken, wherever it stands, also behind long ones."""
+    kinds = [(EventKind.DROP, 1), (EventKind.DNS, 3), (EventKind.DROP, 1), (EventKind.DNS, 2), (EventKind.DROP, 1)]
+    records = [
+        record(kind, n, slots, BUSY if n == busy_at else 0, filling=0xFF) for n, (kind, slots) in enumerate(kinds)
+    ]
+    lengths = slots_of(records).view("<u4")[:, 0].copy()
+    assert complete_slots(lengths) == sum(slots for _, slots in kinds[:busy_at])
+
+
+@pytest.mark.parametrize("seen", range(1, 8))
+def test_record_that_is_cut(seen: int) -> None:
+    """A record of several slots is taken whole, or not yet."""
+    records = [
+        record(EventKind.DROP, 0),
+        record(EventKind.DNS, 1, 3, filling=9),
+        record(EventKind.DNS, 2, 3, filling=9),
+    ]
+    lengths = slots_of(records).view("<u4")[:seen, 0].copy()
+    assert complete_slots(lengths) == {1: 1, 2: 1, 3: 1, 4: 4, 5: 4, 6: 4, 7: 7}[seen]
+    assert EVENT_BYTES == EVENT_SLOT_BYTES - EVENT_HEAD_BYTES
