@@ -22,7 +22,7 @@ from netwatch.core.layout import EventKind
 from netwatch.kernel.btf import Btf
 from netwatch.kernel.event_source import EventSource
 from netwatch.kernel.program import LoadedPrograms, ProgramSettings, load_programs
-from netwatch.kernel.syscall import Attr, Command, address, bpf, enable_stats, program_stats
+from netwatch.kernel.syscall import Command, bpf, enable_stats, load_program, program_stats
 from netwatch.kernel.tracing import attached_tracing
 
 _TRACING, _TRACE_RAW_TP = 26, 23
@@ -110,12 +110,6 @@ def _events(testbed: Testbed, loaded: LoadedPrograms, pace: int, duration_s: flo
 
 
 def _bare_program() -> int:
-    code, license_name = bytearray(_RETURN_ZERO), bytearray(b"GPL\0")
     with Btf() as btf:
         tracepoint = btf.tracepoint_id("kfree_skb")
-    attr = Attr().pack(
-        "=IIQQIIQII16sIIIIQIIQII",
-        *(_TRACING, len(code) // 8, address(code), address(license_name), 0, 0, 0, 0, 0, b"bare", 0, _TRACE_RAW_TP),
-        *(0, 0, 0, 0, 0, 0, 0, tracepoint),
-    )
-    return attr.call(Command.PROG_LOAD)
+    return load_program(_TRACING, _RETURN_ZERO, "bare", attach_type=_TRACE_RAW_TP, btf_id=tracepoint)

@@ -109,6 +109,22 @@ def _clsact(machine: Machine) -> Finding:
     return Finding(verdict, f"clsact: {machine.clsact.detail}: needs CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF")
 
 
+def _tracepoints(machine: Machine) -> Finding:
+    if machine.tracepoints.works:
+        return Finding(Verdict.OK, "BTF tracepoints: a program was attached to kfree_skb, and detached")
+    return Finding(Verdict.WARN, f"BTF tracepoints: {_why(machine.tracepoints)}: no drops, no TCP")
+
+
+def _socket_hook(machine: Machine) -> Finding:
+    if machine.socket_hook.works:
+        return Finding(Verdict.OK, "cgroup hook of sockets: a program was attached at the root, and detached")
+    return Finding(Verdict.WARN, f"cgroup hook of sockets: {_why(machine.socket_hook)}: fewer processes are known")
+
+
+def _why(refused: Answer) -> str:
+    return _NOT_TRIED if refused.is_forbidden else refused.detail or str(refused.errno_name)
+
+
 def _bcc(machine: Machine) -> Finding:
     if machine.bcc.works:
         return Finding(Verdict.OK, f"BCC {machine.bcc.detail}")
@@ -136,7 +152,7 @@ def findings(machine: Machine) -> list[Finding]:
     return [
         *(check(machine) for check in (_kernel, _architecture, _capabilities, _bpf, _memory_limit)),
         *(_feature(machine, requirement, answer) for requirement, answer in machine.features),
-        *(check(machine) for check in (_tcx, _clsact, _bcc, _uapi_headers)),
+        *(check(machine) for check in (_tcx, _clsact, _tracepoints, _socket_hook, _bcc, _uapi_headers)),
         Finding(Verdict.OK, "kernel headers: not needed"),
     ]
 

@@ -25,6 +25,8 @@ GOOD = Machine(
     features=tuple((requirement, WORKS) for requirement in REQUIREMENTS),
     tcx=WORKS,
     clsact=WORKS,
+    tracepoints=WORKS,
+    socket_hook=WORKS,
     bcc=Answer(detail="0.26.0"),
     uapi_headers=WORKS,
 )
@@ -35,6 +37,8 @@ UNPRIVILEGED = attrs.evolve(
     features=tuple((requirement, FORBIDDEN) for requirement in REQUIREMENTS),
     tcx=FORBIDDEN,
     clsact=FORBIDDEN,
+    tracepoints=FORBIDDEN,
+    socket_hook=FORBIDDEN,
 )
 
 
@@ -48,6 +52,20 @@ def test_machine_with_everything() -> None:
     assert lines(GOOD, Verdict.OK) == [str(finding) for finding in found]
     assert "ok   kernel 6.6.0-1-amd64 (6.6 or newer for TCX)" in map(str, found)
     assert "ok   kernel headers: not needed" in map(str, found)
+
+
+@pytest.mark.parametrize(
+    ("fact", "line"),
+    [
+        ("tracepoints", "warn BTF tracepoints: No such file or directory: no drops, no TCP"),
+        ("socket_hook", "warn cgroup hook of sockets: No such file or directory: fewer processes are known"),
+    ],
+)
+def test_less_is_found_out(fact: str, line: str) -> None:
+    """What only enriches is no reason not to run, and the line says what will be missing."""
+    machine = attrs.evolve(GOOD, **{fact: MISSING})
+    assert lines(machine, Verdict.WARN) == [line]
+    assert lines(machine, Verdict.FAIL) == []
 
 
 @pytest.mark.parametrize(
@@ -98,7 +116,7 @@ def test_unprivileged_user() -> None:
     """Without rights nothing is said of features that could not be tried: the two causes fail, no more."""
     assert [line[:16] for line in lines(UNPRIVILEGED, Verdict.FAIL)] == ["FAIL capabilitie", "FAIL bpf system "]
     not_tried = lines(UNPRIVILEGED, Verdict.WARN)
-    assert len(not_tried) == len(REQUIREMENTS) + len(("TCX", "clsact"))
+    assert len(not_tried) == len(REQUIREMENTS) + len(("TCX", "clsact", "tracepoints", "sockets"))
     assert all("not tried" in line for line in not_tried)
 
 

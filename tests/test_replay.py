@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
@@ -81,14 +82,14 @@ EPOCHS = st.lists(st.tuples(st.lists(TURNS, max_size=8), st.lists(TURNS, max_siz
 
 
 def playing(epochs: Sequence[tuple[Sequence[Turn], Sequence[Turn]]]) -> Callable[[RecordedRun], Awaitable[None]]:
-    """Return what happens: before each drain, and one by one while its batches are handed on."""
+    """Return what happens: before each drain, and three by three while its batches are handed on."""
 
     async def play(run: RecordedRun) -> None:
         for before, meanwhile in epochs:
             for turn in before:
                 turn(run)
             rest = iter(meanwhile)
-            run.exported.meanwhile = lambda rest=rest: [turn(run) for turn in [*rest][:2]]  # type: ignore[misc]
+            run.exported.meanwhile = lambda rest=rest: [turn(run) for turn in itertools.islice(rest, 3)]  # type: ignore[misc]
             await run.drain()
 
     return play
@@ -111,6 +112,25 @@ def test_whatever_happens(epochs: list[tuple[list[Turn], list[Turn]]], is_joinin
     assert replay.ledger.mismatches == run.ledger.mismatches == 0
     if replay.joiner:
         assert replay.joiner.intake.ledger() == run.intake.ledger()
+
+
+def test_somebody_looks_in_the_middle_of_a_drain(tmp_path: Path) -> None:
+    """What is decoded for the metrics is known to the rows that follow, in the replay as well."""
+
+    def look(run: RecordedRun) -> None:
+        run.tell((EventKind.OWNER, 0, 100))  # of no hook: remembered for the connection
+        run.consume()
+        run.intake.ledger()
+
+    async def play(run: RecordedRun) -> None:
+        run.see([9, 8, 7, 6, 0])
+        run.exported.meanwhile = lambda: look(run)
+        await run.drain()
+        run.exported.meanwhile = lambda: None
+
+    run = record(tmp_path / "recording", play)
+    assert b'"ProcessId":100' in run.exported.printed.replace(b"Src", b"").replace(b"Dst", b"")
+    assert replayed(tmp_path / "recording")[0] == run.exported.printed
 
 
 @pytest.fixture

@@ -125,7 +125,8 @@ def are_same(
     bits = differing[:, 0]
     for column in range(1, KEY_WORDS):
         bits |= differing[:, column]
-    return bits == 0
+    is_same: NDArray[np.bool_] = bits == 0
+    return is_same
 
 
 @attrs.frozen(eq=False)

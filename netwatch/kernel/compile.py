@@ -25,7 +25,7 @@ from netwatch.errors import DependencyMissing
 from netwatch.kernel.btf import Btf
 from netwatch.kernel.hooks import KERNEL_FIELDS, Hook, HookKind, hooks_for
 from netwatch.kernel.source import inline, shim_directory, source_directory
-from netwatch.kernel.syscall import Attr, Command, address
+from netwatch.kernel.syscall import load_program
 
 _INSTRUCTION_BYTES = 8
 _MOVE_IMMEDIATE = 0xB7  # BPF_ALU64 | BPF_MOV | BPF_K: opcode, registers, offset, and the number in the last four bytes
@@ -109,24 +109,12 @@ def _load(code: bytearray, hook: Hook, btf: Btf) -> int:
         program_type, attach_type, btf_id = _TRACING, _TRACE_RAW_TP, btf.tracepoint_id(hook.target)
     elif hook.kind is HookKind.SOCKET:
         program_type, attach_type = _CGROUP_SOCK, _CGROUP_INET_SOCK_CREATE
-    license_name = bytearray(b"GPL\0")
-    attr = Attr()
-
-    def call(log_level: int, log: bytearray) -> int:
-        attr.pack(
-            "=IIQQIIQII16sIIIIQIIQII",
-            *(program_type, len(code) // _INSTRUCTION_BYTES, address(code), address(license_name)),
-            *(log_level, len(log), address(log) if log else 0, 0, 0, hook.function.encode()[:15], 0, attach_type),
-            *(0, 0, 0, 0, 0, 0, 0, btf_id),
-        )
-        return attr.call(Command.PROG_LOAD)
-
     try:
-        return call(0, bytearray())
+        return load_program(program_type, code, hook.function, attach_type=attach_type, btf_id=btf_id)
     except OSError:
         log = bytearray(_LOG_BYTES)
         try:
-            return call(1, log)
+            return load_program(program_type, code, hook.function, attach_type=attach_type, btf_id=btf_id, log=log)
         except OSError:
             sys.stderr.write(f"{hook.function}:\n{log.rstrip(bytes(1)).decode(errors='replace')}\n")
             raise

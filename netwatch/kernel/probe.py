@@ -21,7 +21,7 @@ from pathlib import Path
 import attrs
 
 from netwatch.core.layout import Direction
-from netwatch.errors import DependencyMissing
+from netwatch.errors import DependencyMissing, KernelUnsupported
 from netwatch.kernel.attach import attach_tcx
 from netwatch.kernel.clsact import Filter, TrafficControl
 from netwatch.kernel.requirement import (
@@ -33,6 +33,7 @@ from netwatch.kernel.requirement import (
     make_hash_map,
     pass_program,
 )
+from netwatch.kernel.tracing import try_socket_hook, try_tracepoint
 
 _CLONE_NEWNET = 0x4000_0000
 _BCC_TIMEOUT_S = 60.0  # a cold import reads 100 MB of LLVM from the disk
@@ -53,6 +54,8 @@ class Machine:
     features: tuple[tuple[Requirement, Answer], ...]
     tcx: Answer
     clsact: Answer
+    tracepoints: Answer
+    socket_hook: Answer
     bcc: Answer
     uapi_headers: Answer
 
@@ -70,6 +73,8 @@ def probe_machine() -> Machine:
         features=tuple((requirement, requirement.answer()) for requirement in REQUIREMENTS),
         tcx=answer(_attach_to_loopback),
         clsact=_answer_with_dependency(_attach_by_clsact),
+        tracepoints=_answer_with_dependency(try_tracepoint),
+        socket_hook=answer(try_socket_hook),
         bcc=_import_bcc(),
         uapi_headers=_find_uapi_headers(),
     )
@@ -78,7 +83,7 @@ def probe_machine() -> Machine:
 def _answer_with_dependency(attempt: Callable[[], None]) -> Answer:
     try:
         return answer(attempt)
-    except DependencyMissing as error:
+    except (DependencyMissing, KernelUnsupported) as error:
         return Answer("ENOENT", str(error))
 
 

@@ -23,6 +23,7 @@ from netwatch.kernel.hooks import ENRICHMENTS, HOOKS
 from netwatch.kernel.syscall import map_update
 
 _RING_PAGE_BYTES = 4096
+_LEAST_RING_BYTES = 65_536
 _NO_PORTS = (0, 0, 0, 0)  # as many as bpf/dns.bpf.h compares
 _COMPILE_TIMEOUT_S = 60.0  # 1 s on an idle core; a minute on a host that swaps
 _MAX_COMPLAINT_CHARS = 200
@@ -56,7 +57,7 @@ class ProgramSettings:
             "SAMPLE_FLOWS": int(self.sampling_mode == "flow"),
             "GSO_WIRE": int(self.gso == "wire"),
             # BCC counts rings in pages of 4 KiB; the kernel wants a power of 2.
-            "RING_PAGES": self.ring_bytes // _RING_PAGE_BYTES,
+            "RING_PAGES": (self.ring_bytes if self.enrich else _LEAST_RING_BYTES) // _RING_PAGE_BYTES,
             "DROP_WINDOW_NS": int(self.drop_window_s * 1e9),
             "RTT_FRACTION": self.rtt_fraction,
             "NETNS": self.network_namespace,

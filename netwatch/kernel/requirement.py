@@ -21,7 +21,7 @@ from pathlib import Path
 import attrs
 
 from netwatch.errors import KernelUnsupported, PermissionMissing
-from netwatch.kernel.syscall import Attr, Command, address, bpf, map_update
+from netwatch.kernel.syscall import Attr, Command, address, bpf, load_program, map_update
 
 GRANT = "run as root, or grant it (systemd: AmbientCapabilities=, containers: capabilities.add)"
 NOT_IN_THE_KERNEL = "needs a kernel with CONFIG_BPF_SYSCALL=y"
@@ -145,8 +145,7 @@ def _map(map_type: int, key_size: int, value_size: int, max_entries: int, inner_
 
 
 def _program(instructions: bytes) -> int:
-    code, license_name = bytearray(instructions), bytearray(b"GPL\0")
-    return bpf(Command.PROG_LOAD, "=IIQQ", _SCHED_CLS, len(code) // 8, address(code), address(license_name))
+    return load_program(_SCHED_CLS, instructions)
 
 
 def _read_btf() -> None:

@@ -16,6 +16,7 @@ import struct
 import attrs
 
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}
+_INSTRUCTION_BYTES = 8
 _HASH = 1  # BPF_MAP_TYPE_HASH
 _MAP_INFO_BYTES = 80
 _ATTR_SIZE = 144  # the longest union member we fill, rounded up; the kernel wants the rest zero
@@ -80,6 +81,26 @@ def bpf(command: Command, layout: str, *values: int) -> int:
 def address(buffer: bytearray | memoryview) -> int:
     """Return where a writable buffer lies; the caller keeps it alive."""
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+def load_program(
+    program_type: int,
+    code: bytes | bytearray,
+    name: str = "",
+    *,
+    attach_type: int = 0,
+    btf_id: int = 0,
+    log: bytearray | None = None,
+) -> int:
+    """Load a program under the GPL and return its descriptor; with a `log` the verifier writes down what it did."""
+    instructions, license_name = bytearray(code), bytearray(b"GPL\0")
+    attr = Attr().pack(
+        "=IIQQIIQII16sIIIIQIIQII",
+        *(program_type, len(instructions) // _INSTRUCTION_BYTES, address(instructions), address(license_name)),
+        *(int(log is not None), len(log or b""), address(log) if log else 0, 0, 0, name.encode()[:15], 0, attach_type),
+        *(0, 0, 0, 0, 0, 0, 0, btf_id),
+    )
+    return attr.call(Command.PROG_LOAD)
 
 
 def create_hash(name: str, key_bytes: int, value_bytes: int, entries: int) -> int:

@@ -11,15 +11,21 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from netwatch.kernel.btf import Btf
 from netwatch.kernel.hooks import HOOKS, Hook, HookKind
 from netwatch.kernel.program import LoadedPrograms
-from netwatch.kernel.syscall import Command, bpf
+from netwatch.kernel.syscall import Command, bpf, load_program
 
-_CGROUP_INET_SOCK_CREATE = 2
+# enum bpf_prog_type and enum bpf_attach_type of include/uapi/linux/bpf.h.
+_CGROUP_SOCK, _TRACING = 9, 26
+_CGROUP_INET_SOCK_CREATE, _TRACE_RAW_TP = 2, 23
+# r0 = 0 or 1; exit
+_RETURN_ZERO = bytes.fromhex("b700000000000000 9500000000000000")
+_RETURN_ONE = bytes.fromhex("b700000001000000 9500000000000000")
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +60,28 @@ def cgroup2_root(mounts: Path = Path("/proc/self/mountinfo")) -> Path | None:
         if after.split()[0] == "cgroup2":
             return Path(before.split()[4].encode().decode("unicode_escape"))
     return None
+
+
+def try_tracepoint() -> None:
+    """Attach a program that does nothing to a tracepoint, and detach it. Raises OSError where that is refused."""
+    with Btf() as btf:
+        program_fd = load_program(
+            _TRACING, _RETURN_ZERO, "netwatch_probe", attach_type=_TRACE_RAW_TP, btf_id=btf.tracepoint_id("kfree_skb")
+        )
+    _close_after(program_fd, _open_tracepoint)
+
+
+def try_socket_hook() -> None:
+    """Attach a program that lets every socket be made, and detach it. Raises OSError where that is refused."""
+    program_fd = load_program(_CGROUP_SOCK, _RETURN_ONE, "netwatch_probe", attach_type=_CGROUP_INET_SOCK_CREATE)
+    _close_after(program_fd, _attach_to_sockets)
+
+
+def _close_after(program_fd: int, attach: Callable[[int], int]) -> None:
+    try:
+        os.close(attach(program_fd))
+    finally:
+        os.close(program_fd)
 
 
 def _open_tracepoint(program_fd: int) -> int:

@@ -112,7 +112,7 @@ def test_dropped_after_the_flow_has_left(
 
 
 def tap_that_stays(namespace: Namespace) -> tuple[int, Interface]:
-    """Make a TAP device that outlives its reader; return the reader's descriptor, whose queue has what it did not read."""
+    """Make a TAP device that outlives its reader; return the descriptor, whose queue has what was not read."""
     with namespace.enter():
         reader = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
         fcntl.ioctl(reader, TUNSETIFF, struct.pack("16sH22x", b"tap0", IFF_TAP | IFF_NO_PI))

@@ -115,7 +115,7 @@ def test_at_full_speed(
     pair: Pair, traffic: Traffic, tmp_path: Path, agent: Callable[..., AgentProcess], ring_bytes: int
 ) -> None:
     """Two processors drop as fast as they can: flows are exact, events told or counted as lost; and it answers."""
-    rule, queue_drops = DropRule(pair.right.namespace, "input"), dropped_in_queues()
+    rule = DropRule(pair.right.namespace, "input")
     settings = settings_file(tmp_path, active_timeout_s=0.05, ring_bytes=ring_bytes)
     daemon = agent(pair.right.namespace, "-i", "right0", "--enrich", "drops", *settings, *FLAGS)
     flood = evolve(traffic, mode=Mode.ONE_FLOW, duration_s=FLOOD_S)
@@ -124,7 +124,7 @@ def test_at_full_speed(
         Generator(evolve(flood, cpu=0, source_port=1), prefix) as first,
         Generator(evolve(flood, cpu=1, source_port=2), prefix) as second,
     ):
-        slowest_s = max(answer_times_s(pair.right.namespace, seconds=FLOOD_S - 1))
+        answers_s = list(answer_times_s(pair.right.namespace, seconds=FLOOD_S - 1))
         first.wait(timeout_s=30)
         second.wait(timeout_s=30)
     received = settle(pair, rule)
@@ -132,23 +132,19 @@ def test_at_full_speed(
     result = daemon.stop()
     ledger = assert_accounted(result)
     told = events_of(ledger, "drop")
-    print(f"{received / FLOOD_S:,.0f} drops/s, answers in {slowest_s:.3f} s, {peak_bytes / 1e6:.0f} MB", told)
+    print(f"{received / FLOOD_S:,.0f} drops/s, answers in {max(answers_s):.3f} s, {peak_bytes / 1e6:.0f} MB", told)
     assert total(result.flows, "Packets") == received
-    # What nftables did not drop, a processor's queue did; also of the connections by which the daemon is asked.
+    # What nftables did not drop: the kernel frees a FIN that comes in TIME_WAIT as it frees a dropped packet, and each
+    # connection by which the daemon is asked has one, which may come so late.
     others = told["made"] + ledger["events"]["missed"].get("drop", 0) - received
-    assert told["unclaimed"] <= others <= dropped_in_queues() - queue_drops
+    assert told["unclaimed"] <= others <= len(answers_s)
     ended = sum(told[name] for name in ("joined", "continued", "drop_only", "unclaimed", "evicted"))
     assert told["made"] == told["lost"] + ended
     assert total(result.flows, "PktDropPackets") == told["joined"] + told["continued"] + told["drop_only"]
     assert told["drop_only"] == 0
     assert told["lost"] > 0 or ring_bytes > SMALL_RING_BYTES
-    assert slowest_s < MAX_ANSWER_S
+    assert max(answers_s) < MAX_ANSWER_S
     assert peak_bytes < MAX_RESIDENT_BYTES
-
-
-def dropped_in_queues() -> int:
-    """Return how many packets found no room in a processor's queue: the second number of each line, in hexadecimal."""
-    return sum(int(line.split()[1], 16) for line in Path("/proc/net/softnet_stat").read_text().splitlines())
 
 
 def answer_times_s(namespace: Namespace, seconds: float) -> Iterator[float]:
