@@ -154,14 +154,15 @@ class Config:
         Count(1024, 1 << 26),
         262_144,
         "events that wait for their flow",
-        why="two of each of 131,072 flows; 31 MB at the worst",
-        limits="67,108,864; the oldest are lost and counted",
+        why="two of each of 131,072 flows; 31 MB, or 85 MB if all were DNS",
+        limits="67,108,864; the oldest are lost and counted; those of the drain under way come on top",
     )
     max_recent_flows: int = setting(
         Count(0, 1 << 24),
         131_072,
-        "flows that have been exported and are remembered, for what is told of them later",
-        why="as many as one drain can have (`max_flows`); 12 MB at the worst",
+        "flows that have been exported and are remembered, for what is told of them later; and as many connections of "
+        "other network namespaces whose owners are known",
+        why="as many as one drain can have (`max_flows`); 13 MB, 29 MB with an owner at each end",
         limits="16,777,216; the oldest are forgotten: what is told of them later counts as of no flow",
     )
     drop_window_s: float = setting(

@@ -20,7 +20,9 @@ from netwatch.config import Config
 from netwatch.core.batch import FlowBatch, Message
 from netwatch.core.json_lines import format_batch_json
 from netwatch.core.layout import EventKind
-from netwatch.errors import RecordingUnusable
+from netwatch.errors import DeliveryFailed, NetwatchError, OutputClosed, RecordingUnusable
+from netwatch.export import NOT_DELIVERED, OUTPUT_CLOSED
+from netwatch.ledger import FlowAmount
 from netwatch.recording.files import rotated
 from netwatch.recording.reader import open_recording
 from netwatch.replay import Replay
@@ -146,6 +148,56 @@ def recording(tmp_path: Path) -> Path:
 
     record(path, play)
     return path
+
+
+@attrs.define(eq=False)
+class Troubled(Printer):
+    """An exporter with trouble."""
+
+    trouble: NetwatchError | None = None
+    takes_s: float = 0
+
+    async def send(self, message: Message) -> None:
+        await trio.sleep(self.takes_s)
+        if self.trouble:
+            raise self.trouble
+        await Printer.send(self, message)
+
+
+def test_slow_reader(recording: Path) -> None:
+    """However long a reader takes, nothing is lost: there is no period of grace while it goes on."""
+    assert replayed(recording, Troubled(takes_s=100))[0] == replayed(recording)[0]
+
+
+def test_nobody_reads(recording: Path) -> None:
+    """Where the output is closed, as by `head`, the replay ends, and the ledger says what was lost."""
+    _, replay = replayed(recording, Troubled(trouble=OutputClosed("stdout", "Broken pipe")))
+    (account,) = replay.ledger.exporters
+    assert [*account.lost] == [OUTPUT_CLOSED]
+    assert account.in_flight == FlowAmount()
+
+
+def test_collector_that_is_down(recording: Path) -> None:
+    """A grace period after the last record it is given up, and the ledger says what was not delivered."""
+    _, replay = replayed(recording, Troubled(trouble=DeliveryFailed("collector", "Connection refused")))
+    replay.close_ledger()
+    (account,) = replay.ledger.exporters
+    assert account.exported == FlowAmount()
+    assert [*account.lost] == [NOT_DELIVERED]
+    assert replay.ledger.balances(account)
+
+
+def test_batch_larger_than_the_queue(tmp_path: Path) -> None:
+    """A queue set smaller than a batch of the recording does not stop it for ever."""
+
+    async def play(run: RecordedRun) -> None:
+        run.kernel.chunk_rows = 8_192
+        run.see(range(8_192))
+        await run.drain()
+
+    run = record(tmp_path / "recording", play)
+    small = Config(max_queue_bytes=65_536, max_message_bytes=65_536)
+    assert replayed(tmp_path / "recording", config=small)[0] == run.exported.printed
 
 
 def test_cut_off_anywhere(recording: Path) -> None:

@@ -92,7 +92,8 @@ class JoinStore:
             events = several[0] if len(several) == 1 else np.concatenate(several)
             if len(events):
                 eligible[kind] = events
-                self._release(kind, len(events))
+                # They are held until `finish` says where they ended; room for others is there at once.
+                self._held -= len(events)
         before_ns = None if final else self._closed_ns
         joining = Joining(self, eligible, np.fromiter(watched, np.uint32), before_ns, self.lost)
         self._closed_ns, self.lost = closed_ns, FlowAmount()
@@ -106,18 +107,14 @@ class JoinStore:
         while self._held > self.max_pending_events:
             self._evict(self._held - self.max_pending_events)
 
-    def _release(self, kind: EventKind, count: int) -> None:
-        self._held -= count
-        self.count(kind, held=-count)
-
     def _evict(self, count: int) -> None:
         kind, events = self._pending.popleft()
         gone = events[:count]
         if len(gone) < len(events):
             # A copy, because a view would keep all of it.
             self._pending.appendleft((kind, events[count:].copy()))
-        self._release(kind, len(gone))
-        self.count(kind, evicted=len(gone))
+        self._held -= len(gone)
+        self.count(kind, evicted=len(gone), held=-len(gone))
         if kind is EventKind.FLOW:
             self.lost += FlowAmount(0, int(gone["packets"].sum(dtype=np.uint64)), int(gone["bytes"].sum()))
 
@@ -181,6 +178,8 @@ class Joining:
         """Count what was joined, keep what may still find its row, and return records of the rest."""
         for kind, segments in self._segments.items():
             self._count(kind, segments, self._is_joined, "joined")
+            if kind is not EventKind.FLOW:
+                self._store.count(kind, held=-len(self._events[kind]))
         is_leaving = ~self._is_joined & self._is_due()
         self._keep(~self._is_joined & ~is_leaving)
         groups = np.flatnonzero(is_leaving)
@@ -228,7 +227,7 @@ class Joining:
         is_fresh = begins - remembered.values["last_ns"].astype(np.int64) < _HOME_SILENCE_NS
         homes[remembered.rows[is_fresh]] = remembered.values["home"][is_fresh]
         # Each packet is in a row from here on, whatever becomes of the facts about its flow.
-        self._store.count(EventKind.FLOW, joined=len(events))
+        self._store.count(EventKind.FLOW, joined=len(events), held=-len(events))
         return rows_of_packets(events, segments, homes)
 
     def _is_due(self) -> NDArray[np.bool_]:

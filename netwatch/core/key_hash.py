@@ -151,7 +151,15 @@ def group_keys(words: NDArray[np.uint64]) -> KeyGroups:
     if is_speaker.all():
         return KeyGroups(KeyIndex(words, hashes), speaker, speaker)
     of_row = (is_speaker.cumsum() - 1)[speaker]
-    return KeyGroups(KeyIndex(words[is_speaker], hashes[is_speaker]), of_row.argsort(kind="stable"), of_row)
+    return KeyGroups(KeyIndex(words[is_speaker], hashes[is_speaker]), _order_of(of_row), of_row)
+
+
+def _order_of(groups: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the order of small numbers, by their halves: numpy sorts 16 bits in a fifth of the time of 64."""
+    low = (groups & 0xFFFF).astype(np.uint16).argsort(kind="stable")
+    if len(groups) <= 1 << 16:
+        return low
+    return low[(groups[low] >> 16).astype(np.uint16).argsort(kind="stable")]
 
 
 def _speakers_of(words: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.intp]:

@@ -106,7 +106,7 @@ class RecentFlows:
         words = keys.copy().view("<u8").reshape(-1, KEY_WORDS)
         chunk = _Chunk(words, remembered, _shifted(source, kept.start), _shifted(destination, kept.start))
         # On a quiet host drains are small: each for itself they would be thousands to look through.
-        if self._chunks and len(self._chunks[-1].words) + len(words) <= min(_CHUNK_FLOWS, self.max_flows):
+        if self._chunks and len(self._chunks[-1].words) + len(words) <= min(_CHUNK_FLOWS, self.max_flows // 8):
             chunk = self._chunks.pop().followed_by(chunk)
         self._chunks.append(chunk)
         self.forgotten += kept.start

@@ -251,7 +251,7 @@ def decode_frame(packed: bytes) -> Frame:
     try:
         name, *values = msgpack.unpackb(packed, **_UNPACKING)
         kind = _FRAMES[name]
-    except (TypeError, KeyError) as error:
+    except (TypeError, ValueError, KeyError) as error:
         raise ValueError("no frame that this version knows") from error
     fields = attrs.fields(kind)
     if list(map(type, values)) != [_UNPACKED[str(field.type).partition("[")[0]] for field in fields]:

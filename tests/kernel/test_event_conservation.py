@@ -80,7 +80,7 @@ def test_at_rates_that_the_ring_takes(
     settings = settings_file(tmp_path, active_timeout_s=0.05)
     daemon = agent(pair.right.namespace, "-i", "right0", "--enrich", "drops", *settings)
     for rate, offset in ((1_000, 0), (10_000, 100_000)):
-        paced = evolve(traffic, flows_per_second=rate, flow_offset=offset, packets_per_flow=2, duration_s=5.5)
+        paced = evolve(traffic, flows_per_second=rate, flow_offset=offset, packets_per_flow=2, duration_s=6.5)
         with Generator(paced, pair.left.namespace.prefix) as running:
             send_what_is_refused(pair.right.namespace)
             running.wait(timeout_s=30)
