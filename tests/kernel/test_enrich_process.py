@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.agent_process import AgentProcess, AgentResult, FlowLine
-from tests.kernel.hosts import Namespace, Pair
+from tests.kernel.hosts import Namespace, Pair, connect
 from tests.kernel.short_process import Life, Order, ShortProcesses, converse
 from tests.kernel.told import assert_accounted, chosen, total
 
@@ -85,13 +85,9 @@ def test_one_end_on_this_host(pair: Pair, agent: Callable[..., AgentProcess], is
 def test_other_namespaces(namespaces: Callable[[], Namespace], agent: Callable[..., AgentProcess]) -> None:
     """Two hosts behind ours talk over TCP: each end of each direction is named, though no socket is here."""
     host, one, other = namespaces(), namespaces(), namespaces()
-    ports = [namespace.veth("eth0", host, f"port{number}") for number, namespace in enumerate((one, other))]
-    for number, (inside, _) in enumerate(ports, 1):
-        inside.address(f"10.0.0.{number}/24", f"fd00::{number}/64")
-    for (mine, _), (theirs, _), number in ((*ports, 2), (*ports[::-1], 1)):
-        mine.neighbour(f"10.0.0.{number}", theirs.mac)
-        mine.neighbour(f"fd00::{number}", theirs.mac)
-    host.bridge("br0", *(outside for _, outside in ports))
+    (left, port0), (right, port1) = one.veth("eth0", host, "port0"), other.veth("eth0", host, "port1")
+    connect(left, ("10.0.0.1/24", "fd00::1/64"), right, ("10.0.0.2/24", "fd00::2/64"))
+    host.bridge("br0", port0, port1)
     daemon = agent(host, "-i", "port0", *PERIOD)
     lives: list[tuple[Life, Life]] = []
     with ShortProcesses(other) as servers, ShortProcesses(one) as clients:
@@ -118,7 +114,7 @@ def test_receiver_that_never_answers(pair: Pair, agent: Callable[..., AgentProce
     assert_accounted(result)
     assert owners(chosen(result.flows, DstPort=9_000), "Dst") == {us()}
     assert owners(chosen(result.flows, DstPort=9_001), "Dst") == set()
-    assert all(owners(result.flows, "Src") == set() for _ in result.flows)
+    assert owners(result.flows, "Src") == set()
 
 
 def test_sockets_from_before(pair: Pair, agent: Callable[..., AgentProcess]) -> None:
