@@ -13,7 +13,10 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+
+import attrs
 
 from tests.kernel.agent_process import AgentProcess
 from tests.kernel.dns_client import ask
@@ -21,11 +24,42 @@ from tests.kernel.dns_server import Behaviour, DnsServer
 from tests.kernel.hosts import Namespace, connect
 
 _PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000
+_UPLOAD = b"PUT / HTTP/1.1\r\nContent-Length: 600000\r\n\r\n" + b"x" * 600_000
 _TIMEOUT_S = 5.0
+_BEHAVIOURS = {"gone.example.org": Behaviour.NXDOMAIN, "silent.example.org": Behaviour.SILENT}
+_AT_THE_GATEWAY = (
+    "add table ip nat",
+    "add chain ip nat out { type nat hook postrouting priority 100; }",
+    "add rule ip nat out oifname outside0 masquerade",
+    "add chain ip nat in { type nat hook prerouting priority -100; }",
+    "add rule ip nat in iifname inside0 tcp dport 8080 dnat to 10.2.0.3:80",
+    "add table ip filter",
+    "add chain ip filter pass { type filter hook forward priority 0; }",
+    "add rule ip filter pass udp dport 9999 drop",
+)
+# A path with losses: of the segments of the upload, as they come in large pieces, every twentieth is lost.
+_AT_THE_SERVER = (
+    "add table ip filter",
+    "add chain ip filter take { type filter hook input priority 0; }",
+    "add rule ip filter take tcp dport 8000 meta length > 1000 numgen inc mod 20 == 5 drop",
+)
+_SETTINGS = """\
+dns_timeout_s = 0.5
+active_timeout_s = 0.5
+"""
 
 
-def make_recording(path: Path) -> None:
-    """Record a client that looks names up, fetches pages through a translating gateway, and is refused and filtered."""
+@attrs.frozen
+class Hosts:
+    """A client, 10.1.0.1, a gateway that is watched, 10.1.0.2 and 10.2.0.2, and a server, 10.2.0.3."""
+
+    client: Namespace
+    gateway: Namespace
+    server: Namespace
+
+
+@contextlib.contextmanager
+def _hosts() -> Iterator[Hosts]:
     with contextlib.ExitStack() as stack:
         client_host, gateway, server_host = (stack.enter_context(Namespace()) for _ in range(3))
         client, inside = client_host.veth("client0", gateway, "inside0")
@@ -33,69 +67,102 @@ def make_recording(path: Path) -> None:
         connect(client, ("10.1.0.1/24",), inside, ("10.1.0.2/24",))
         connect(outside, ("10.2.0.2/24",), server, ("10.2.0.3/24",))
         gateway.forward()
-        for rule in (
-            "add table ip nat",
-            "add chain ip nat out { type nat hook postrouting priority 100; }",
-            "add rule ip nat out oifname outside0 masquerade",
-            "add chain ip nat in { type nat hook prerouting priority -100; }",
-            "add rule ip nat in iifname inside0 tcp dport 8080 dnat to 10.2.0.3:80",
-            "add table ip filter",
-            "add chain ip filter pass { type filter hook forward priority 0; }",
-            "add rule ip filter pass udp dport 9999 drop",
-        ):
-            gateway.run("nft", rule)
         client_host.route("10.2.0.0/24", "10.1.0.2")
-        ledger = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "ledger.json"
-        options = ("--active-timeout", "1", "--record", str(path), "-c", str(_settings(ledger.parent)))
-        daemon = stack.enter_context(AgentProcess(gateway, ledger, *options))
-        _talk(client_host, gateway, server_host)
-        result = daemon.stop(signal.SIGTERM)
+        for namespace, rules in ((gateway, _AT_THE_GATEWAY), (server_host, _AT_THE_SERVER)):
+            for rule in rules:
+                namespace.run("nft", rule)
+        yield Hosts(client_host, gateway, server_host)
+
+
+def make_recording(path: Path) -> None:
+    """Record names looked up, pages fetched through a translating gateway, an upload with losses, what is refused."""
+    with tempfile.TemporaryDirectory() as directory, _hosts() as hosts:
+        settings, ledger = Path(directory) / "netwatch.toml", Path(directory) / "ledger.json"
+        settings.write_text(_SETTINGS)
+        with AgentProcess(hosts.gateway, ledger, "--record", str(path), "-c", str(settings)) as daemon:
+            _look_up(hosts)
+            daemon.wait_for_flows(lambda flows: any("DnsErrno" in flow for flow in flows))
+            _fetch_pages(hosts)
+            daemon.wait_for_flows(lambda flows: any("XlatDstAddr" in flow for flow in flows))
+            _upload(hosts)
+            daemon.wait_for_flows(lambda flows: any("TcpRetransmits" in flow for flow in flows))
+            _be_refused(hosts)
+            result = daemon.stop(signal.SIGTERM)
         assert result.ledger is not None
         assert result.ledger["events"]["balances"], result.log
+        path.chmod(0o644)
 
 
-def _settings(directory: Path) -> Path:
-    file = directory / "netwatch.toml"
-    file.write_text("dns_timeout_s = 0.5\n")
-    return file
+@contextlib.contextmanager
+def _called(name: str) -> Iterator[None]:
+    """Give the calling thread a name, under which the records show the sockets that it makes."""
+    command = Path("/proc/thread-self/comm")
+    before = command.read_text().strip()
+    command.write_text(name)
+    try:
+        yield
+    finally:
+        command.write_text(before)
 
 
-def _talk(client_host: Namespace, gateway: Namespace, server_host: Namespace) -> None:
-    behaviours = {"gone.example.org": Behaviour.NXDOMAIN, "silent.example.org": Behaviour.SILENT}
-    with DnsServer(gateway, "10.1.0.2", delay_s=0.02, behaviours=behaviours):
-        for number, name in enumerate(("www.example.org", "gone.example.org", "silent.example.org")):
-            with contextlib.suppress(TimeoutError):
-                ask(client_host, "10.1.0.2", name, number, timeout_s=0.7)
-    with server_host.enter():
-        listener = socket.create_server(("10.2.0.3", 80))
-    server = threading.Thread(target=_serve, args=(listener, 3))
-    server.start()
-    for _ in range(3):
-        _fetch(client_host, ("10.1.0.2", 8080))
-    server.join()
-    listener.close()
-    with client_host.enter(), socket.socket() as refused:
+def _look_up(hosts: Hosts) -> None:
+    with contextlib.ExitStack() as stack:
+        with _called("resolver"):
+            stack.enter_context(DnsServer(hosts.gateway, "10.1.0.2", delay_s=0.02, behaviours=_BEHAVIOURS))
+        for number, name in enumerate(("www.example.org", "gone.example.org", "silent.example.org"), 1):
+            ask(hosts.client, "10.1.0.2", name, number, timeout_s=0.7)
+
+
+def _fetch_pages(hosts: Hosts) -> None:
+    with _serving(hosts.server, 80, 3, _PAGE), _called("browser"):
+        for _ in range(3):
+            _talk_to(hosts.client, ("10.1.0.2", 8080), b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n")
+
+
+def _upload(hosts: Hosts) -> None:
+    with _serving(hosts.server, 8000, 1, b"HTTP/1.1 204 No Content\r\n\r\n"), _called("backup"):
+        _talk_to(hosts.gateway, ("10.2.0.3", 8000), _UPLOAD)
+
+
+def _be_refused(hosts: Hosts) -> None:
+    with _called("monitor"), hosts.gateway.enter(), socket.socket() as refused:
+        refused.connect_ex(("10.2.0.3", 81))
+    with hosts.client.enter(), socket.socket() as refused:
         refused.connect_ex(("10.1.0.2", 81))
-    with client_host.enter(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as filtered:
+    with hosts.client.enter(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as filtered:
         for _ in range(17):
             filtered.sendto(b"x" * 300, ("10.2.0.3", 9999))
 
 
-def _serve(listener: socket.socket, connections: int) -> None:
+@contextlib.contextmanager
+def _serving(namespace: Namespace, port: int, connections: int, answer: bytes) -> Iterator[None]:
+    """Answer so many connections, each when the client has sent all that it has."""
+    with _called("web-server"), namespace.enter():
+        listener = socket.create_server(("10.2.0.3", port))
     listener.settimeout(_TIMEOUT_S)
-    for _ in range(connections):
-        connection, _ = listener.accept()
-        with connection:
-            connection.settimeout(_TIMEOUT_S)
-            connection.recv(4096)
-            connection.sendall(_PAGE)
+
+    def serve() -> None:
+        for _ in range(connections):
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(_TIMEOUT_S)
+                while connection.recv(65_536):
+                    pass
+                connection.sendall(answer)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    with listener:
+        yield
+        server.join()
 
 
-def _fetch(client_host: Namespace, address: tuple[str, int]) -> None:
-    with client_host.enter():
+def _talk_to(namespace: Namespace, address: tuple[str, int], request: bytes) -> None:
+    with namespace.enter():
         connection = socket.create_connection(address, timeout=_TIMEOUT_S)
     with connection:
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n")
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
         while connection.recv(65_536):
             pass
 
