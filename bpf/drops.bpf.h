@@ -151,13 +151,14 @@ static __always_inline int is_our_packet(u64 device, u64 sk)
 }
 
 /*
- * A socket that closes throws away what is in its queue. A FIN among that has done what it was for: with it, nearly every connection would
- * end with a drop.
+ * A FIN that has done what it was for, and is freed as if it had been dropped: from the queue of a socket that closes, or when it comes to
+ * one that has closed (TIME_WAIT). With these, nearly every connection would end with a drop.
  */
-static __always_inline int is_used_fin(u32 reason, const struct source *from, const struct packet *packet)
+static __always_inline int is_used_fin(u32 reason, u8 state, const struct packet *packet)
 {
-	return reason == K_REASON_QUEUE_PURGE && packet->key.protocol == IPPROTO_TCP && packet->flags & 1 &&
-	       packet->end <= packet->header_bytes;
+	if (packet->key.protocol != IPPROTO_TCP || !(packet->flags & 1) || packet->end > packet->header_bytes)
+		return 0;
+	return reason == K_REASON_QUEUE_PURGE || (reason == K_REASON_NOT_SPECIFIED && state == TCP_TIME_WAIT);
 }
 
 static __always_inline void tell_drop(u64 skb, u32 reason, u64 receiver)
@@ -175,7 +176,9 @@ static __always_inline void tell_drop(u64 skb, u32 reason, u64 receiver)
 		LOAD("u64", sk, skb, K_SKB_SOCKET);
 	if (!word || !is_our_packet(device, sk) || parse_kernel_packet(skb, &from, &packet) != IN_FLOW)
 		return;
-	if (!is_flow_sampled(&packet.key) || is_used_fin(reason, &from, &packet))
+	if (sk && packet.key.protocol == IPPROTO_TCP)
+		LOAD("u8", state, sk, K_SOCK_STATE);
+	if (!is_flow_sampled(&packet.key) || is_used_fin(reason, state, &packet))
 		return;
 	drop.event.key = packet.key;
 	drop.event.time_ns = drop.first_ns = bpf_ktime_get_ns();
@@ -183,8 +186,6 @@ static __always_inline void tell_drop(u64 skb, u32 reason, u64 receiver)
 	drop.eth_type = packet.eth_type;
 	drop.dscp = packet.dscp;
 	drop.flags = packet.flags;
-	if (sk && packet.key.protocol == IPPROTO_TCP)
-		LOAD("u8", state, sk, K_SOCK_STATE);
 	drop.tcp_state = state;
 	measure_drop(skb, device, &from, &packet, &drop);
 	merge_drop(&drop, *word);

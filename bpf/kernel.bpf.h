@@ -14,6 +14,9 @@
 #define LOAD(type, value, base, offset) \
 	asm volatile("%0 = *(" type " *)(%1 + %2)" : "=r"(value) : "r"(base), "i"(offset))
 
+/* include/net/tcp_states.h: a contract with user space, and the same everywhere. */
+enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT, TCP_TIME_WAIT = 6, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_LISTEN = 10 };
+
 #define AF_INET 2
 #define AF_INET6 10
 

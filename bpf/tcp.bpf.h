@@ -10,9 +10,6 @@
 #include "drops.bpf.h"
 #include "owner.bpf.h"
 
-/* include/net/tcp_states.h: a contract with user space, and the same everywhere. */
-enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT, TCP_SYN_RECV, TCP_CLOSE = 7, TCP_CLOSE_WAIT = 8, TCP_LISTEN = 10 };
-
 static __always_inline struct tcp_event *reserve_tcp(const struct flow_key *key, enum tcp_happening happening)
 {
 	struct tcp_event *event;

@@ -37,7 +37,7 @@ _AT_THE_GATEWAY = (
     "add chain ip filter pass { type filter hook forward priority 0; }",
     "add rule ip filter pass udp dport 9999 drop",
 )
-# A path with losses: of the segments of the upload, as they come in large pieces, every twentieth is lost.
+# A path with losses: every twentieth piece of the upload is lost (a piece is as large as TSO makes it).
 _AT_THE_SERVER = (
     "add table ip filter",
     "add chain ip filter take { type filter hook input priority 0; }",

@@ -43,7 +43,10 @@ def test_what_it_shows(tmp_path: Path) -> None:
     assert (filtered["PktDropPackets"], filtered["PktDropBytes"]) == (filtered["Packets"], filtered["Bytes"])
     translated = [flow for flow in flows if flow.get("XlatDstAddr") == "10.2.0.3"]
     assert len(translated) == 3
-    assert all(flow["SrcProcessName"] == "python" for flow in translated)
+    assert all(flow["SrcProcessName"] == "browser" for flow in translated)
+    uploads = [flow for flow in flows if flow.get("DstPort") == 8000]
+    assert any(flow.get("TcpRetransmits") and flow.get("SrcProcessName") == "backup" for flow in uploads)
+    assert [flow["DstPort"] for flow in flows if flow.get("TcpConnectError") == "ECONNREFUSED"] == [81]
 
 
 def test_another_reader_of_it(tmp_path: Path) -> None:

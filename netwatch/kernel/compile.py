@@ -61,8 +61,9 @@ def kernel_defines(btf: Btf, reasons: dict[int, str]) -> dict[str, int]:
     # Linux counts the segments of a queued TCP buffer in its control block.
     defines["K_SKB_TCP_SEGMENTS"] = btf.offset("sk_buff", "cb") + btf.offset("tcp_skb_cb", "tcp_gso_segs")
     numbers = {name: number for number, name in reasons.items()}
-    # Since Linux 6.8; before, a reason that nothing has.
-    defines["K_REASON_QUEUE_PURGE"] = numbers.get("SKB_DROP_REASON_QUEUE_PURGE", _NO_REASON)
+    # Where the kernel is too old for one: a reason that nothing has.
+    for name in ("QUEUE_PURGE", "NOT_SPECIFIED"):
+        defines[f"K_REASON_{name}"] = numbers.get(f"SKB_DROP_REASON_{name}", _NO_REASON)
     # (skb, location), since Linux 5.17 with the reason, since 6.11 with the receiving socket.
     arguments = btf.tracepoint_args("kfree_skb")
     return defines | {"DROP_HAS_REASON": int(arguments > 2), "DROP_HAS_SOCKET": int(arguments > 3)}
