@@ -18,7 +18,7 @@ from pathlib import Path
 
 import attrs
 
-from bench import delivery, drain_cost, enrich_cost, export_cost, idle_cost, program_cost, ring_cost
+from bench import delivery, drain_cost, enrich_cost, export_cost, hook_cost, idle_cost, program_cost, ring_cost
 from bench.daemon import DaemonFailed
 from bench.generator import GeneratorFailed
 from bench.machine import describe_machine, loop_ns
@@ -37,6 +37,7 @@ BENCHMARKS: Mapping[str, Callable[[Plan], Iterator[Sample]]] = {
     "delivery": delivery.measure,
     "enrich": enrich_cost.measure,
     "ring": ring_cost.measure,
+    "hooks": hook_cost.measure,
 }
 _DEFAULT_JSON = Path("build/bench.json")  # git ignores build/
 

@@ -60,9 +60,9 @@ def _hook(
 ) -> Iterator[Sample]:
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(contextlib.closing(EventSource(loaded)))
-        bare = _bare_program()
+        bare, link = bare_tracepoint()
         stack.callback(os.close, bare)
-        stack.callback(os.close, bpf(Command.RAW_TRACEPOINT_OPEN, "=QI", 0, bare))
+        stack.callback(os.close, link)
         stack.callback(os.close, enable_stats())
         before = [program_stats(fd) for fd in (loaded.programs["drop"], bare)]
         testbed.send(load, min(duration_s, 2.0))  # 40,000 events: they stay in the ring, and none finds it full
@@ -86,6 +86,7 @@ def _events(testbed: Testbed, loaded: LoadedPrograms, pace: int, duration_s: flo
     store = JoinStore(max_pending_events=1 << 18, max_recent_flows=0)
     ages: list[float] = []
     taken = used_ns = 0
+    started = time.monotonic()
     with contextlib.closing(EventSource(loaded)) as source:
         sender.start()
         while sender.is_alive():
@@ -99,17 +100,21 @@ def _events(testbed: Testbed, loaded: LoadedPrograms, pace: int, duration_s: flo
                     taken += len(rows)
             used_ns += time.thread_time_ns() - began
         sender.join()
+        elapsed_s = time.monotonic() - started
         counts = source.counts()
     made, lost = counts.made[EventKind.DROP], counts.lost[EventKind.DROP]
     for what, unit, value in (
         ("take, decode and hold an event", "ns", used_ns / max(taken, 1)),
         ("age of the oldest event when it is taken", "ms", max(ages) / 1e6),
+        ("wake-ups that the programs asked for", "a second", counts.wakes / elapsed_s),
         ("events lost", "%", 100 * lost / max(made, 1)),
     ):
         yield Sample(Quantity("ring", f"{name}: {what}", unit), "netwatch", value)
 
 
-def _bare_program() -> int:
+def bare_tracepoint() -> tuple[int, int]:
+    """Attach a program that does nothing where packets are dropped; return its descriptor and the link's."""
     with Btf() as btf:
         tracepoint = btf.tracepoint_id("kfree_skb")
-    return load_program(_TRACING, _RETURN_ZERO, "bare", attach_type=_TRACE_RAW_TP, btf_id=tracepoint)
+    program = load_program(_TRACING, _RETURN_ZERO, "bare", attach_type=_TRACE_RAW_TP, btf_id=tracepoint)
+    return program, bpf(Command.RAW_TRACEPOINT_OPEN, "=QI", 0, program)
