@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 
 from netwatch.core.batch import FlowBatch
-from netwatch.core.enrichment import NOTHING, Enrichment, Facts
+from netwatch.core.enrichment import NOTHING, Enrichment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,13 +29,4 @@ def select_rows(batch: FlowBatch, chosen: slice | NDArray[np.intp]) -> FlowBatch
 
 def _select_facts(enrichment: Enrichment, rows: NDArray[np.intp]) -> Enrichment:
     names = (field.name for field in attrs.fields(Enrichment))
-    return Enrichment(**{name: _select(getattr(enrichment, name), rows) for name in names})
-
-
-def _select(facts: Facts, rows: NDArray[np.intp]) -> Facts:
-    if not len(facts):
-        return facts
-    places = facts.rows.searchsorted(rows)
-    places[places == len(facts)] = 0  # behind the last one: any place does, because its row is another
-    is_told = facts.rows[places] == rows
-    return Facts(np.flatnonzero(is_told), facts.values[places[is_told]])
+    return Enrichment(**{name: getattr(enrichment, name).at(rows) for name in names})

@@ -20,7 +20,7 @@ import attrs
 import numpy as np
 
 from netwatch.core.dns_fact import DNS_FACT
-from netwatch.core.dns_message import RESPONSE_FLAG, DnsMessage, read_message
+from netwatch.core.dns_message import DnsMessage, read_message
 from netwatch.core.enrichment import MAX_DNS_NAME_BYTES
 from netwatch.core.layout import FLOW_KEY
 
@@ -110,14 +110,14 @@ class DnsMatcher:
 
     def _match(self, events: NDArray[np.void], parsed: Sequence[DnsMessage]) -> list[int]:
         times = events["time_ns"].tolist()
-        is_response = np.array([message.flags & RESPONSE_FLAG for message in parsed], np.bool_)
+        is_response = np.array([message.is_response for message in parsed], np.bool_)
         exchanges = _exchanges(events["key"], is_response, parsed)
         is_group = _is_group(events["key"]["dst_addr"]).tolist()
         latencies = [0] * len(parsed)
         # Of the same nanosecond the question comes first.
         for row in np.lexsort((is_response, np.asarray(events["time_ns"]))).tolist():
             message = parsed[row]
-            if message.flags & RESPONSE_FLAG:
+            if message.is_response:
                 latencies[row] = self._answer(exchanges[row], times[row])
             elif is_group[row] or not message.has_question or message.question_count != 1:
                 # Members of a group answer from addresses of their own (RFC 6762 6). RFC 9619: no question but one.

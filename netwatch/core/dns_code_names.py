@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-NO_ERROR = "NoError"
+from netwatch.core.dns_message import RESPONSE_CODE_MASK, RESPONSE_FLAG
 
-# In the second word of the header (RFC 1035 4.1.1).
-_IS_ANSWER = 0x8000
-_RESPONSE_CODE = 0x000F
+NO_ERROR = "NoError"
 
 # IANA, DNS RCODEs: those that fit the header's four bits.
 _RESPONSE_CODES = MappingProxyType(
@@ -63,7 +61,7 @@ _QUESTION_TYPES = MappingProxyType(
 
 # RFC 1035 4.1.1, RFC 4035 3.2. In the order in which dig shows them.
 _HEADER_FLAGS = (
-    *((_IS_ANSWER, "qr"), (0x0400, "aa"), (0x0200, "tc"), (0x0100, "rd"), (0x0080, "ra")),
+    *((RESPONSE_FLAG, "qr"), (0x0400, "aa"), (0x0200, "tc"), (0x0100, "rd"), (0x0080, "ra")),
     *((0x0020, "ad"), (0x0010, "cd")),
 )
 
@@ -73,9 +71,9 @@ def response_code_name(flags: int) -> str:
 
     A question has four zero bits in its place: that is no NoError.
     """
-    if not flags & _IS_ANSWER:
+    if not flags & RESPONSE_FLAG:
         return ""
-    code = flags & _RESPONSE_CODE
+    code = flags & RESPONSE_CODE_MASK
     return _RESPONSE_CODES.get(code) or str(code)
 
 

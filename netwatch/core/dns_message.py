@@ -13,7 +13,7 @@ from typing import NamedTuple
 HEADER_BYTES = 12  # RFC 1035 4.1.1
 
 RESPONSE_FLAG = 0x8000
-_RESPONSE_CODE = 0x000F
+RESPONSE_CODE_MASK = 0x000F
 
 # RFC 1035 2.3.4: "names 255 octets or less", of which the root's zero is one.
 _MAX_LABELS_BYTES = 254
@@ -45,7 +45,7 @@ class DnsMessage(NamedTuple):
     @property
     def response_code(self) -> int:
         """RCODE of the header; what EDNS adds to it is behind the first question."""
-        return self.flags & _RESPONSE_CODE
+        return self.flags & RESPONSE_CODE_MASK
 
 
 def read_message(message: bytes) -> DnsMessage:

@@ -34,6 +34,10 @@ class RecordKind(enum.IntEnum):
     DROP_ONLY = 2  # packets that were dropped before any hook saw them
 
 
+KIND_WORDS = MappingProxyType(
+    {RecordKind.FLOW: "", RecordKind.CONTINUATION: "continuation", RecordKind.DROP_ONLY: "drop-only"}
+)
+
 DROPS = np.dtype(
     [
         ("packets", "<u8"),
@@ -101,6 +105,15 @@ class Facts:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def at(self, rows: NDArray[np.intp]) -> Facts:
+        """Return the facts about some rows (k,), in any order, as facts about 0 to k - 1."""
+        if not len(self):
+            return self
+        places = self.rows.searchsorted(rows)
+        places[places == len(self)] = 0  # behind the last one: any place does, because its row is another
+        is_told = self.rows[places] == rows
+        return Facts(np.flatnonzero(is_told), pick(self.values, places[is_told]))
 
     def completed_by(self, others: Facts) -> Facts:
         """Return these, and those of the others that are about rows which have none here."""

@@ -8,6 +8,7 @@ tell a person nothing, are in JSON only.
 from __future__ import annotations
 
 from netwatch.core.dns_code_names import header_flag_names, response_code_name
+from netwatch.core.enrichment import KIND_WORDS
 from netwatch.core.fact_words import (
     connect_words,
     drop_reason_words,
@@ -16,7 +17,6 @@ from netwatch.core.fact_words import (
     translation_words,
 )
 from netwatch.core.flow_cells import Row
-from netwatch.core.notes import KIND_WORDS
 from netwatch.core.protocol_names import flag_letters
 from netwatch.core.quantities import short_count, short_time
 from netwatch.core.record import FlowRecord

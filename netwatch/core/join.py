@@ -283,7 +283,7 @@ class Joining:
         self._fill_times(row_of_group, values)
         enrichment = self._facts.about(chosen, np.arange(len(chosen)), values)
         known = {
-            name: _merged(getattr(enrichment, name), _moved(facts, row_of_group[groups]))
+            name: getattr(enrichment, name).completed_by(_moved(facts, row_of_group[groups]))
             for name, facts in (("source", remembered.source), ("destination", remembered.destination))
         }
         kinds = np.zeros(len(chosen), RECORD_KIND)
@@ -334,11 +334,3 @@ def _moved(facts: Facts, row_of: NDArray[np.intp]) -> Facts:
     has_row = np.flatnonzero(rows >= 0)
     order = has_row[rows[has_row].argsort()]
     return Facts(rows[order], pick(facts.values, order))
-
-
-def _merged(facts: Facts, known: Facts) -> Facts:
-    """Return facts, and what is known about rows that have none."""
-    is_new = ~np.isin(known.rows, facts.rows)
-    rows = np.concatenate((facts.rows, known.rows[is_new]))
-    order = rows.argsort()
-    return Facts(rows[order], np.concatenate((facts.values, known.values[is_new]))[order])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from netwatch.core.dns_code_names import question_type_name, response_code_name
-from netwatch.core.enrichment import RecordKind
+from netwatch.core.enrichment import KIND_WORDS, RecordKind
 from netwatch.core.fact_columns import FactKind, columns_of
 from netwatch.core.record_facts import NO_FACTS, RecordFacts
 from netwatch.core.socket_names import error_name, tcp_state_name
@@ -131,11 +131,8 @@ def _translation(src_addr: str, dst_addr: str, src_port: int, dst_port: int, zon
     )
 
 
-_KINDS = MappingProxyType({RecordKind.CONTINUATION: "continuation", RecordKind.DROP_ONLY: "drop-only"})
-
-
 def _kind(kind: int) -> str:
-    return _text("RecordKind", _KINDS.get(RecordKind(kind), ""))
+    return _text("RecordKind", KIND_WORDS[RecordKind(kind)])
 
 
 _WRITERS = MappingProxyType[FactKind, Callable[..., str]](

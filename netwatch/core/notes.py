@@ -7,10 +7,9 @@ Neighbours: `core/table.py` shows them in one column; `core/fact_cells.py` has a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import MappingProxyType
 
 from netwatch.core.dns_code_names import NO_ERROR, response_code_name
-from netwatch.core.enrichment import RecordKind
+from netwatch.core.enrichment import KIND_WORDS
 from netwatch.core.fact_words import (
     connect_words,
     drop_reason_words,
@@ -22,10 +21,6 @@ from netwatch.core.fact_words import (
 from netwatch.core.quantities import short_count, short_time
 from netwatch.core.record import FlowRecord
 from netwatch.core.record_facts import NO_FACTS, DnsFacts, DropFacts, RecordFacts, RttFacts, TcpFacts
-
-KIND_WORDS = MappingProxyType(
-    {RecordKind.FLOW: "", RecordKind.CONTINUATION: "continuation", RecordKind.DROP_ONLY: "drop-only"}
-)
 
 
 def notes_of(record: FlowRecord) -> str:

@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 
 from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, MAX_OBSERVED
-from netwatch.core.segments import Segments
+from netwatch.core.segments import Segments, distinct_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,11 +64,6 @@ def _note_hooks(
     hooks: NDArray[np.uint32], is_home: NDArray[np.bool_], segments: Segments, values: NDArray[np.void]
 ) -> None:
     """Put the other hooks of each flow into its row, ascending, as many as fit."""
-    group = np.repeat(np.arange(len(segments)), segments.sizes)
     is_other = ~is_home[segments.order]
-    group, others = group[is_other], hooks[segments.order][is_other]
-    pairs = np.unique(np.stack((group.astype(np.uint64), others.astype(np.uint64))), axis=1)
-    group, others = pairs[0].astype(np.intp), pairs[1]
-    place = np.arange(len(group)) - np.searchsorted(group, group)
-    fits = place < MAX_OBSERVED
-    values["observed"][group[fits], place[fits]] = others[fits]
+    group, place, others = distinct_in(segments.numbers[is_other], hooks[segments.order][is_other], MAX_OBSERVED)
+    values["observed"][group, place] = others

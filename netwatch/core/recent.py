@@ -131,7 +131,7 @@ class RecentFlows:
             rows.append(here)
             values.append(pick(chunk.values, places))
             for found, facts in zip(owners, (chunk.source, chunk.destination), strict=True):
-                found.append(_facts_at(facts, places, here))
+                found.append(_about(facts.at(places), here))
         return Remembered(np.concatenate(rows), _as_values(np.concatenate(values)), *map(_joined, owners))
 
 
@@ -147,13 +147,9 @@ def _shifted(facts: Facts, by: int) -> Facts:
     return facts if not by else Facts(facts.rows[is_kept] - by, pick(facts.values, is_kept))
 
 
-def _facts_at(facts: Facts, places: NDArray[np.intp], rows: NDArray[np.intp]) -> Facts:
-    """Return the facts about some places of a chunk, as facts about `rows`."""
-    if not len(facts):
-        return Facts.none(OWNER)
-    at = np.minimum(np.searchsorted(facts.rows, places), len(facts.rows) - 1)
-    has = facts.rows[at] == places
-    return Facts(rows[has], pick(facts.values, at[has]))
+def _about(facts: Facts, rows: NDArray[np.intp]) -> Facts:
+    """Return facts about the numbers of `rows` as facts about these."""
+    return Facts(rows[facts.rows], facts.values)
 
 
 def _joined(parts: list[Facts]) -> Facts:

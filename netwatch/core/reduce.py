@@ -13,7 +13,7 @@ import numpy as np
 from netwatch.core.enrichment import DROPS, MAX_DROP_CAUSES, MAX_HOOKS, MORE_HOOKS, OTHER_CAUSES, RTT, TCP
 from netwatch.core.layout import TcpHappening
 from netwatch.core.rows import pick
-from netwatch.core.segments import Segments, taken
+from netwatch.core.segments import Segments, distinct_in, is_first_of, places_in, taken
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,20 +43,18 @@ def _count_causes(
     events: NDArray[np.void], segments: Segments, is_mixed: NDArray[np.bool_], facts: NDArray[np.void]
 ) -> None:
     """Fill in the causes of groups that have several, most packets first; what is beyond the last is summed there."""
-    group = np.repeat(np.arange(len(segments)), segments.sizes)
+    group = segments.numbers
     is_ours = is_mixed[group]
     rows, group = segments.order[is_ours], group[is_ours]
     reasons, packets = events["reason"][rows], events["packets"][rows]
     order = np.lexsort((reasons, group))
-    is_first = np.ones(len(order), np.bool_)
     group, reasons, packets = group[order], reasons[order], packets[order]
-    is_first[1:] = (group[1:] != group[:-1]) | (reasons[1:] != reasons[:-1])
-    starts = np.flatnonzero(is_first)
+    starts = np.flatnonzero(is_first_of(group, reasons))
     group, reasons, packets = group[starts], reasons[starts], np.add.reduceat(packets, starts)
     # Descending, by the complement: unsigned numbers have no negative.
     order = np.lexsort((reasons, ~packets, group))
     group, reasons, packets = group[order], reasons[order], packets[order]
-    place = np.arange(len(group)) - np.searchsorted(group, group)
+    place = places_in(group)
     counts = np.bincount(group, minlength=len(segments))
     is_over = counts[group] > MAX_DROP_CAUSES
     reasons = np.where(is_over & (place >= MAX_DROP_CAUSES - 1), OTHER_CAUSES, reasons)
@@ -109,15 +107,7 @@ def reduce_dns(events: NDArray[np.void], segments: Segments) -> NDArray[np.void]
 def reduce_hooks(events: NDArray[np.void], segments: Segments) -> NDArray[np.void]:
     """Return MORE_HOOKS of each group: each hook once, ascending, so many as a record lists."""
     facts = np.zeros(len(segments), MORE_HOOKS)
-    group = np.repeat(np.arange(len(segments)), segments.sizes)
-    hooks = events["event"]["hook"][segments.order]
-    order = np.lexsort((hooks, group))
-    group, hooks = group[order], hooks[order]
-    is_first = np.ones(len(order), np.bool_)
-    is_first[1:] = (group[1:] != group[:-1]) | (hooks[1:] != hooks[:-1])
-    group, hooks = group[is_first], hooks[is_first]
-    place = np.arange(len(group)) - np.searchsorted(group, group)
-    fits = place < MAX_HOOKS
-    facts["hooks"][group[fits], place[fits]] = hooks[fits]
-    facts["count"] = np.minimum(np.bincount(group, minlength=len(segments)), MAX_HOOKS)
+    group, place, hooks = distinct_in(segments.numbers, events["event"]["hook"][segments.order], MAX_HOOKS)
+    facts["hooks"][group, place] = hooks
+    facts["count"] = np.bincount(group, minlength=len(segments))
     return facts

@@ -29,8 +29,7 @@ class Segments:
     def of(cls, grouped: NDArray[np.intp], of_row: NDArray[np.intp], *ties: NDArray[Any]) -> Segments:
         """Make them of rows already in order of their groups; `ties`, the most important first, order each group."""
         groups = of_row[grouped]
-        is_first = np.ones(len(groups), np.bool_)
-        is_first[1:] = groups[1:] != groups[:-1]
+        is_first = is_first_of(groups)
         starts = np.flatnonzero(is_first)
         order = grouped
         if ties and len(starts) < len(groups):
@@ -44,6 +43,11 @@ class Segments:
     def sizes(self) -> NDArray[np.intp]:
         """How many rows each group has, (m,)."""
         return np.diff(self.starts, append=len(self.order))
+
+    @property
+    def numbers(self) -> NDArray[np.intp]:
+        """Which group, counted from 0, each row of `order` is in, (n,)."""
+        return np.repeat(np.arange(len(self)), self.sizes)
 
     @property
     def lasts(self) -> NDArray[np.intp]:
@@ -96,6 +100,33 @@ def _ordered(grouped: NDArray[np.intp], is_first: NDArray[np.bool_], ties: Seque
     order = grouped.copy()
     order[places] = rows[np.lexsort((*(tie[rows] for tie in reversed(ties)), group[places]))]
     return order
+
+
+def is_first_of(*columns: NDArray[Any]) -> NDArray[np.bool_]:
+    """Say which rows of sorted columns (n,) differ from the row before."""
+    is_first = np.zeros(len(columns[0]), np.bool_)
+    is_first[:1] = True
+    for column in columns:
+        is_first[1:] |= column[1:] != column[:-1]
+    return is_first
+
+
+def places_in(groups: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the place of each row within its group, given the sorted groups (n,)."""
+    return np.arange(len(groups)) - np.searchsorted(groups, groups)
+
+
+def distinct_in(
+    groups: NDArray[np.intp], column: NDArray[Any], at_most: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any]]:
+    """Return group, place and value of the distinct values of each group, ascending, no more than fit."""
+    order = np.lexsort((column, groups))
+    groups, column = groups[order], column[order]
+    is_first = is_first_of(groups, column)
+    groups, column = groups[is_first], column[is_first]
+    places = places_in(groups)
+    fits = places < at_most
+    return groups[fits], places[fits], column[fits]
 
 
 def taken(column: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
