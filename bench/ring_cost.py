@@ -19,14 +19,10 @@ from bench.testbed import Load, Testbed, open_testbed
 from netwatch.core.events import decode
 from netwatch.core.join import JoinStore
 from netwatch.core.layout import EventKind
-from netwatch.kernel.btf import Btf
 from netwatch.kernel.event_source import EventSource
 from netwatch.kernel.program import LoadedPrograms, ProgramSettings, load_programs
-from netwatch.kernel.syscall import Command, bpf, enable_stats, load_program, program_stats
-from netwatch.kernel.tracing import attached_tracing
-
-_TRACING, _TRACE_RAW_TP = 26, 23
-_RETURN_ZERO = bytes.fromhex("b700000000000000 9500000000000000")
+from netwatch.kernel.syscall import enable_stats, program_stats
+from netwatch.kernel.tracing import attached_tracing, load_bare_tracepoint, open_tracepoint
 
 MEASURING = Quantity("ring", "cost of measuring a tracepoint, taken off below", "ns")
 FIRST = Quantity("ring", "drop hook, first event of a flow", "ns", 250)
@@ -114,7 +110,5 @@ def _events(testbed: Testbed, loaded: LoadedPrograms, pace: int, duration_s: flo
 
 def bare_tracepoint() -> tuple[int, int]:
     """Attach a program that does nothing where packets are dropped; return its descriptor and the link's."""
-    with Btf() as btf:
-        tracepoint = btf.tracepoint_id("kfree_skb")
-    program = load_program(_TRACING, _RETURN_ZERO, "bare", attach_type=_TRACE_RAW_TP, btf_id=tracepoint)
-    return program, bpf(Command.RAW_TRACEPOINT_OPEN, "=QI", 0, program)
+    program = load_bare_tracepoint()
+    return program, open_tracepoint(program)

@@ -78,6 +78,16 @@ static __always_inline int key_of_socket(u64 sk, struct flow_key *key)
 	return 1;
 }
 
+/* The key of the other direction, but for what only ICMP has. `turned` is zero before. */
+static __always_inline void turn_key(const struct flow_key *key, struct flow_key *turned)
+{
+	__builtin_memcpy(turned->src_addr, key->dst_addr, sizeof(turned->src_addr));
+	__builtin_memcpy(turned->dst_addr, key->src_addr, sizeof(turned->dst_addr));
+	turned->src_port = key->dst_port;
+	turned->dst_port = key->src_port;
+	turned->protocol = key->protocol;
+}
+
 /* A datagram somewhere in the kernel: fills `packet`, and `from`, whose base is the IP header; `from->copy` is there. Returns IN_FLOW or why not. */
 static __always_inline int parse_kernel_packet(u64 skb, struct source *from, struct packet *packet)
 {

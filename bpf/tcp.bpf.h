@@ -45,14 +45,13 @@ static __always_inline void send_handshake_rtt(u64 sk, const struct flow_key *ke
  */
 static __always_inline void send_foreign_owner(const struct owner *owner, const struct flow_key *key)
 {
-	struct flow_key reverse = { .src_port = key->dst_port, .dst_port = key->src_port, .protocol = key->protocol };
+	struct flow_key reverse = {};
 	struct owner_event *event;
 	u64 now = bpf_ktime_get_ns();
 
 	if (!is_flow_sampled(key))
 		return;
-	__builtin_memcpy(reverse.src_addr, key->dst_addr, sizeof(reverse.src_addr));
-	__builtin_memcpy(reverse.dst_addr, key->src_addr, sizeof(reverse.dst_addr));
+	turn_key(key, &reverse);
 	event = reserve_event(EVENT_OWNER, key, 0, now);
 	if (event) {
 		event->owner = *owner;
@@ -177,11 +176,7 @@ static __always_inline void tell_reset_sent(u64 sk, u64 skb)
 	LOAD("u64", device, skb, K_SKB_DEVICE);
 	if (!is_our_packet(device, sk) || parse_kernel_packet(skb, &from, &packet) != IN_FLOW)
 		return;
-	__builtin_memcpy(key.src_addr, packet.key.dst_addr, sizeof(key.src_addr));
-	__builtin_memcpy(key.dst_addr, packet.key.src_addr, sizeof(key.dst_addr));
-	key.src_port = packet.key.dst_port;
-	key.dst_port = packet.key.src_port;
-	key.protocol = packet.key.protocol;
+	turn_key(&packet.key, &key);
 	tell_reset(sk, &key, TCP_RESET_SENT);
 }
 

@@ -23,7 +23,7 @@ import msgpack
 
 from netwatch.errors import DependencyMissing
 from netwatch.kernel.btf import Btf
-from netwatch.kernel.hooks import KERNEL_FIELDS, Hook, HookKind, hooks_for
+from netwatch.kernel.hooks import KERNEL_FIELDS, PROGRAM_TYPES, Hook, HookKind, hooks_for
 from netwatch.kernel.source import inline, shim_directory, source_directory
 from netwatch.kernel.syscall import load_program
 
@@ -41,9 +41,6 @@ MAPS = (
     *("ring", "ring_wake", "event_counters", "drop_slots", "sockets"),
 )
 
-# enum bpf_prog_type and enum bpf_attach_type of include/uapi/linux/bpf.h.
-_SCHED_CLS, _CGROUP_SOCK, _TRACING = 3, 9, 26
-_CGROUP_INET_SOCK_CREATE, _TRACE_RAW_TP = 2, 23
 _NO_REASON = 0xFFFF_FFFF
 _LOG_BYTES = 1 << 22  # of the verifier, asked for only after a refusal
 
@@ -105,11 +102,8 @@ def _code(lib: Any, module: Any, function: str) -> bytearray:
 
 def _load(code: bytearray, hook: Hook, btf: Btf) -> int:
     """Load a program. Where the kernel refuses, its log goes to stderr, and OSError is raised."""
-    program_type, attach_type, btf_id = _SCHED_CLS, 0, 0
-    if hook.kind is HookKind.TRACEPOINT:
-        program_type, attach_type, btf_id = _TRACING, _TRACE_RAW_TP, btf.tracepoint_id(hook.target)
-    elif hook.kind is HookKind.SOCKET:
-        program_type, attach_type = _CGROUP_SOCK, _CGROUP_INET_SOCK_CREATE
+    program_type, attach_type = PROGRAM_TYPES[hook.kind]
+    btf_id = btf.tracepoint_id(hook.target) if hook.kind is HookKind.TRACEPOINT else 0
     try:
         return load_program(program_type, code, hook.function, attach_type=attach_type, btf_id=btf_id)
     except OSError:

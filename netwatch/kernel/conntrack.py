@@ -23,13 +23,12 @@ from netwatch.core.translations import Translations
 from netwatch.kernel.conntrack_filter import event_filter, is_untranslated
 from netwatch.kernel.netlink_messages import (
     DATAGRAM_BYTES,
-    DONE,
-    ERROR,
     attributes_in,
+    dump,
     dump_request,
     join_groups,
     messages_in,
-    raise_for,
+    queued,
 )
 from netwatch.kernel.syscall import address
 
@@ -136,13 +135,8 @@ async def _follow(events: socket.socket, translations: Translations) -> NoReturn
     datagram = bytearray(DATAGRAM_BYTES)
     while True:
         await trio.lowlevel.wait_readable(events)
-        try:
-            for _ in range(_MAX_DATAGRAMS_AT_ONCE):
-                size, (port, _) = events.recvfrom_into(datagram)
-                if port == 0:
-                    _take(memoryview(datagram)[:size], translations)
-        except BlockingIOError:
-            pass
+        for received in queued(events, datagram, _MAX_DATAGRAMS_AT_ONCE):
+            _take(received, translations)
 
 
 def _take(datagram: memoryview, translations: Translations) -> None:
@@ -222,13 +216,8 @@ def open_events() -> socket.socket:
 
 def list_connections() -> Iterator[Connection]:
     """Yield the translated connections that are there. Blocks for 3 us a connection, 15 us where it is translated."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as dump:
-        dump.sendto(dump_request(_GET, _NFGENMSG.pack(socket.AF_UNSPEC, 0, 0)), (0, 0))
-        while True:
-            for kind, _, body in messages_in(memoryview(dump.recv(DATAGRAM_BYTES))):
-                if kind in (DONE, ERROR):
-                    raise_for(body)
-                    return
-                connection = translation_in(body) if kind == _NEW else None
-                if connection:
-                    yield connection
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as answers:
+        for kind, _, body in dump(answers, dump_request(_GET, _NFGENMSG.pack(socket.AF_UNSPEC, 0, 0))):
+            connection = translation_in(body) if kind == _NEW else None
+            if connection:
+                yield connection

@@ -46,7 +46,7 @@ class EventSource:
 
     def take_merged_drops(self, epoch: int) -> NDArray[np.void]:
         """Return the sums (n,) of DROP_EVENT that a closed epoch left in its slots; once, before the next flip."""
-        merged = self.counts().thinned[EventKind.DROP]
+        merged = self._counted()[EventKind.DROP][EventCounter.THINNED]
         before, self._merged = self._merged[0], (self._merged[1], merged)
         # This epoch had begun when the last reading was taken: nothing was merged in it if nothing was since the one
         # before that.
@@ -62,9 +62,14 @@ class EventSource:
 
     def counts(self) -> KernelEvents:
         """Return what the programs have counted so far."""
-        (_,) = self._counters.batches(Command.MAP_LOOKUP_BATCH, self._loaded.maps["event_counters"], "event_counters")
-        by_kind = self._counters.values.sum(axis=1).reshape(len(EventKind), len(EventCounter)).tolist()
+        by_kind = self._counted()
         made, lost, thinned = ({kind: by_kind[kind][what] for kind in EventKind} for what in EventCounter)
         (_,) = self._wakes.batches(Command.MAP_LOOKUP_BATCH, self._loaded.maps["ring_wake"], "ring_wake")
         missed = {name: program_stats(fd)[2] for name, fd in self._loaded.programs.items()}
         return KernelEvents(made, lost, thinned, missed, int(self._wakes.values["count"][0]))
+
+    def _counted(self) -> list[list[int]]:
+        """Return each EventCounter of each EventKind."""
+        (_,) = self._counters.batches(Command.MAP_LOOKUP_BATCH, self._loaded.maps["event_counters"], "event_counters")
+        by_kind: list[list[int]] = self._counters.values.sum(axis=1).reshape(len(EventKind), len(EventCounter)).tolist()
+        return by_kind

@@ -24,6 +24,16 @@ class HookKind(enum.Enum):
     SOCKET = enum.auto()  # cgroup/sock_create
 
 
+# How each is loaded: enum bpf_prog_type and enum bpf_attach_type of include/uapi/linux/bpf.h.
+PROGRAM_TYPES: Mapping[HookKind, tuple[int, int]] = MappingProxyType(
+    {
+        HookKind.PACKET: (3, 0),  # BPF_PROG_TYPE_SCHED_CLS
+        HookKind.TRACEPOINT: (26, 23),  # BPF_PROG_TYPE_TRACING, BPF_TRACE_RAW_TP
+        HookKind.SOCKET: (9, 2),  # BPF_PROG_TYPE_CGROUP_SOCK, BPF_CGROUP_INET_SOCK_CREATE
+    }
+)
+
+
 class Hook(NamedTuple):
     """A program: its function in `bpf/netwatch.bpf.c`, where it goes, and who needs it; nobody in particular: all."""
 

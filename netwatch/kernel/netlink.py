@@ -25,14 +25,13 @@ from netwatch.core.link import EventsLost, Link, LinkEvent, LinkGone, LinkSeen
 from netwatch.errors import KernelUnsupported
 from netwatch.kernel.netlink_messages import (
     DATAGRAM_BYTES,
-    DONE,
-    ERROR,
     attribute,
     attributes_in,
+    dump,
     dump_request,
     join_groups,
     messages_in,
-    raise_for,
+    queued,
 )
 
 _RTM_NEWLINK = 16
@@ -103,12 +102,8 @@ class RouteNetlink:
     def _receive_queued(self, events_socket: socket.socket) -> list[LinkEvent]:
         events: list[LinkEvent] = []
         try:
-            for _ in range(_MAX_EVENTS_AT_ONCE):
-                size, (port, _) = events_socket.recvfrom_into(self._datagram)
-                if port == 0:  # from the kernel, not from another process that may send to the group
-                    events += _events_in(memoryview(self._datagram)[:size])
-        except BlockingIOError:
-            pass
+            for datagram in queued(events_socket, self._datagram, _MAX_EVENTS_AT_ONCE):
+                events += _events_in(datagram)
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
@@ -129,20 +124,15 @@ def list_links() -> list[Link]:
 def _dump_links() -> tuple[list[Link], bool]:
     mask = attribute(_IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS))
     body = _LINK.pack(0, 0, 0, 0, 0) + mask
-    request = dump_request(_RTM_GETLINK, body)
     links: list[Link] = []
     is_consistent = True
-    with _open_socket() as dump:
-        dump.sendto(request, (0, 0))
-        while True:
-            for kind, flags, body_view in messages_in(memoryview(dump.recv(DATAGRAM_BYTES))):
-                is_consistent = is_consistent and not flags & _NLM_F_DUMP_INTR
-                if kind in (DONE, ERROR):
-                    raise_for(body_view)
-                    return links, is_consistent
-                link = _link_in(body_view) if kind == _RTM_NEWLINK else None
-                if link is not None:
-                    links.append(link)
+    with _open_socket() as answers:
+        for kind, flags, answer in dump(answers, dump_request(_RTM_GETLINK, body)):
+            is_consistent = is_consistent and not flags & _NLM_F_DUMP_INTR
+            link = _link_in(answer) if kind == _RTM_NEWLINK else None
+            if link is not None:
+                links.append(link)
+    return links, is_consistent
 
 
 def _open_socket() -> socket.socket:

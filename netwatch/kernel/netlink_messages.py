@@ -57,6 +57,29 @@ def raise_for(body: memoryview) -> None:
         raise OSError(-code, os.strerror(-code))
 
 
+def dump(answers: socket.socket, request: bytes) -> Iterator[tuple[int, int, memoryview]]:
+    """Ask, and yield type, flags and body of each message of the answer, the DONE included. Blocks; raises OSError."""
+    answers.sendto(request, (0, 0))
+    while True:
+        for kind, flags, body in messages_in(memoryview(answers.recv(DATAGRAM_BYTES))):
+            if kind in (DONE, ERROR):
+                raise_for(body)
+            yield kind, flags, body
+            if kind in (DONE, ERROR):
+                return
+
+
+def queued(events: socket.socket, datagram: bytearray, at_most: int) -> Iterator[memoryview]:
+    """Yield the datagrams that are there for a subscriber, each in the same buffer. Raises OSError: ENOBUFS, say."""
+    for _ in range(at_most):
+        try:
+            size, (port, _) = events.recvfrom_into(datagram)
+        except BlockingIOError:
+            return
+        if port == 0:  # from the kernel, not from another process that may send to the group
+            yield memoryview(datagram)[:size]
+
+
 def messages_in(datagram: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     """Yield type, flags and body of each netlink message."""
     while len(datagram) >= _HEADER.size:

@@ -16,16 +16,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from netwatch.kernel.btf import Btf
-from netwatch.kernel.hooks import HOOKS, Hook, HookKind
+from netwatch.kernel.hooks import HOOKS, PROGRAM_TYPES, Hook, HookKind
 from netwatch.kernel.program import LoadedPrograms
 from netwatch.kernel.syscall import Command, bpf, load_program
 
-# enum bpf_prog_type and enum bpf_attach_type of include/uapi/linux/bpf.h.
-_CGROUP_SOCK, _TRACING = 9, 26
-_CGROUP_INET_SOCK_CREATE, _TRACE_RAW_TP = 2, 23
 # r0 = 0 or 1; exit
 _RETURN_ZERO = bytes.fromhex("b700000000000000 9500000000000000")
 _RETURN_ONE = bytes.fromhex("b700000001000000 9500000000000000")
+_BARE = "netwatch_probe"
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +38,7 @@ def attached_tracing(loaded: LoadedPrograms) -> Iterator[None]:
             hook = HOOKS[name]
             try:
                 if hook.kind is HookKind.TRACEPOINT:
-                    links.callback(os.close, _open_tracepoint(program_fd))
+                    links.callback(os.close, open_tracepoint(program_fd))
                 elif hook.kind is HookKind.SOCKET:
                     links.callback(os.close, _attach_to_sockets(program_fd))
             except OSError as error:
@@ -64,17 +62,13 @@ def cgroup2_root(mounts: Path = Path("/proc/self/mountinfo")) -> Path | None:
 
 def try_tracepoint() -> None:
     """Attach a program that does nothing to a tracepoint, and detach it. Raises OSError where that is refused."""
-    with Btf() as btf:
-        program_fd = load_program(
-            _TRACING, _RETURN_ZERO, "netwatch_probe", attach_type=_TRACE_RAW_TP, btf_id=btf.tracepoint_id("kfree_skb")
-        )
-    _close_after(program_fd, _open_tracepoint)
+    _close_after(load_bare_tracepoint(), open_tracepoint)
 
 
 def try_socket_hook() -> None:
     """Attach a program that lets every socket be made, and detach it. Raises OSError where that is refused."""
-    program_fd = load_program(_CGROUP_SOCK, _RETURN_ONE, "netwatch_probe", attach_type=_CGROUP_INET_SOCK_CREATE)
-    _close_after(program_fd, _attach_to_sockets)
+    program_type, attach_type = PROGRAM_TYPES[HookKind.SOCKET]
+    _close_after(load_program(program_type, _RETURN_ONE, _BARE, attach_type=attach_type), _attach_to_sockets)
 
 
 def _close_after(program_fd: int, attach: Callable[[int], int]) -> None:
@@ -84,7 +78,15 @@ def _close_after(program_fd: int, attach: Callable[[int], int]) -> None:
         os.close(program_fd)
 
 
-def _open_tracepoint(program_fd: int) -> int:
+def load_bare_tracepoint() -> int:
+    """Load a program that does nothing where a packet is dropped. Raises OSError where that is refused."""
+    program_type, attach_type = PROGRAM_TYPES[HookKind.TRACEPOINT]
+    with Btf() as btf:
+        btf_id = btf.tracepoint_id("kfree_skb")
+    return load_program(program_type, _RETURN_ZERO, _BARE, attach_type=attach_type, btf_id=btf_id)
+
+
+def open_tracepoint(program_fd: int) -> int:
     """Attach without a name: the program knows its tracepoint, by its BTF type."""
     return bpf(Command.RAW_TRACEPOINT_OPEN, "=QI", 0, program_fd)
 
@@ -96,6 +98,6 @@ def _attach_to_sockets(program_fd: int) -> int:
         raise FileNotFoundError(errno.ENOENT, "no cgroup2 file system is mounted")
     directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return bpf(Command.LINK_CREATE, "=IIII", program_fd, directory, _CGROUP_INET_SOCK_CREATE, 0)
+        return bpf(Command.LINK_CREATE, "=IIII", program_fd, directory, PROGRAM_TYPES[HookKind.SOCKET][1], 0)
     finally:
         os.close(directory)
