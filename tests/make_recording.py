@@ -21,7 +21,7 @@ import attrs
 from tests.kernel.agent_process import AgentProcess
 from tests.kernel.dns_client import ask
 from tests.kernel.dns_server import Behaviour, DnsServer
-from tests.kernel.hosts import Namespace, connect
+from tests.kernel.hosts import Gateway, Namespace
 
 _PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000
 _UPLOAD = b"PUT / HTTP/1.1\r\nContent-Length: 600000\r\n\r\n" + b"x" * 600_000
@@ -62,11 +62,7 @@ class Hosts:
 def _hosts() -> Iterator[Hosts]:
     with contextlib.ExitStack() as stack:
         client_host, gateway, server_host = (stack.enter_context(Namespace()) for _ in range(3))
-        client, inside = client_host.veth("client0", gateway, "inside0")
-        outside, server = gateway.veth("outside0", server_host, "server0")
-        connect(client, ("10.1.0.1/24",), inside, ("10.1.0.2/24",))
-        connect(outside, ("10.2.0.2/24",), server, ("10.2.0.3/24",))
-        gateway.forward()
+        Gateway.between(client_host, gateway, server_host)
         client_host.route("10.2.0.0/24", "10.1.0.2")
         for namespace, rules in ((gateway, _AT_THE_GATEWAY), (server_host, _AT_THE_SERVER)):
             for rule in rules:

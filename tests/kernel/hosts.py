@@ -201,6 +201,26 @@ def connect(left: Interface, left_addresses: Iterable[str], right: Interface, ri
             other.neighbour(address.partition("/")[0], mine.mac)
 
 
+@attrs.frozen
+class Gateway:
+    """A client, a router, a server: `10.1.0.1 - 10.1.0.2 | 10.2.0.2 - 10.2.0.3`, and the same in fd01:: and fd02::."""
+
+    client: Interface
+    inside: Interface
+    outside: Interface
+    server: Interface
+
+    @classmethod
+    def between(cls, client_host: Namespace, router: Namespace, server_host: Namespace) -> Gateway:
+        """Make the links client0, inside0, outside0 and server0, and a router of the one in the middle."""
+        client, inside = client_host.veth("client0", router, "inside0")
+        outside, server = router.veth("outside0", server_host, "server0")
+        connect(client, ("10.1.0.1/24", "fd01::1/64"), inside, ("10.1.0.2/24", "fd01::2/64"))
+        connect(outside, ("10.2.0.2/24", "fd02::2/64"), server, ("10.2.0.3/24", "fd02::3/64"))
+        router.forward()
+        return cls(client, inside, outside, server)
+
+
 def _set_namespace(fd: int) -> None:
     if _libc.setns(fd, CLONE_NEWNET):
         errno = ctypes.get_errno()

@@ -20,7 +20,7 @@ from netwatch.core.layout import FLOW_KEY
 from netwatch.core.translations import Translations
 from netwatch.kernel import conntrack
 from netwatch.kernel.conntrack import follow_translations, list_connections, open_events
-from tests.kernel.hosts import Interface, Namespace, connect
+from tests.kernel.hosts import Gateway, Interface, Namespace
 
 # Of the client, of the router on its side and on the other, of the server.
 ADDRESSES = {4: ("10.1.0.1", "10.1.0.2", "10.2.0.2", "10.2.0.3"), 6: ("fd01::1", "fd01::2", "fd02::2", "fd02::3")}
@@ -57,16 +57,12 @@ class Router:
 @pytest.fixture
 def router(namespaces: Callable[[], Namespace]) -> Iterator[Router]:
     """Make a router that translates what goes to its port 8080, and gives its own address to what leaves."""
-    middle, outside = namespaces(), namespaces()
-    client, inside = namespaces().veth("client0", middle, "inside0")
-    outer, server = middle.veth("outside0", outside, "server0")
-    connect(client, ("10.1.0.1/24", "fd01::1/64"), inside, ("10.1.0.2/24", "fd01::2/64"))
-    connect(outer, ("10.2.0.2/24", "fd02::2/64"), server, ("10.2.0.3/24", "fd02::3/64"))
-    middle.forward()
+    middle = namespaces()
+    gateway = Gateway.between(namespaces(), middle, namespaces())
     rules = RULES.format(family="ip", server="10.2.0.3", icmp="icmp")
     rules += RULES.format(family="ip6", server="[fd02::3]", icmp="icmpv6")
     middle.run("nft", rules)
-    return Router(middle, client, inside)
+    return Router(middle, gateway.client, gateway.inside)
 
 
 def packet(version: int, protocol: str, dst: str, src_port: int = 40_000, dst_port: int = 8080) -> Packet:

@@ -10,7 +10,7 @@ from attrs import evolve
 
 from bench.generator import Mode, Traffic, generate
 from tests.kernel.agent_process import AgentProcess, AgentResult, FlowLine
-from tests.kernel.hosts import Namespace, Pair, connect
+from tests.kernel.hosts import Gateway, Namespace, Pair
 
 COUNT, PAYLOAD = 101, 300
 NETFILTER, NO_SOCKET, BUFFER_FULL = (
@@ -95,16 +95,12 @@ def test_output(pair: Pair, agent: Callable[..., AgentProcess], family: socket.A
 def test_forward(namespaces: Callable[[], Namespace], agent: Callable[..., AgentProcess]) -> None:
     """What a router's rule drops is in the flow that came in."""
     router = namespaces()
-    left, inside = namespaces().veth("left0", router, "inside0")
-    outside, right = router.veth("outside0", namespaces(), "right0")
-    connect(left, ("10.1.0.1/24",), inside, ("10.1.0.2/24",))
-    connect(outside, ("10.2.0.2/24",), right, ("10.2.0.3/24",))
-    router.forward()
-    left.namespace.route("10.2.0.0/24", "10.1.0.2")
+    client_host = Gateway.between(namespaces(), router, namespaces()).client.namespace
+    client_host.route("10.2.0.0/24", "10.1.0.2")
     filter_out(router, "forward", 9999)
     daemon = agent(router, "--active-timeout", "0.2")
-    send(left.namespace, socket.AF_INET, "10.2.0.3", 9999, COUNT)
-    send(left.namespace, socket.AF_INET, "10.2.0.3", 9998, 7)
+    send(client_host, socket.AF_INET, "10.2.0.3", 9999, COUNT)
+    send(client_host, socket.AF_INET, "10.2.0.3", 9998, 7)
     result = daemon.stop()
     flows = flows_to(result, 9999)
     assert {tuple(flow["Interfaces"]) for flow in flows} == {("inside0",)}

@@ -7,34 +7,19 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-import attrs
 import pytest
 
 from tests.kernel.agent_process import AgentProcess, FlowLine
-from tests.kernel.hosts import Interface, Namespace, connect
+from tests.kernel.hosts import Gateway, Namespace
 
 TIMEOUT_S = 5.0
-
-
-@attrs.frozen
-class Gateway:
-    """A client, a gateway that translates, a server: `10.1.0.1 - 10.1.0.2 | 10.2.0.2 - 10.2.0.3`, fd01::, fd02::."""
-
-    client: Interface
-    inside: Interface
-    outside: Interface
-    server: Interface
 
 
 @pytest.fixture
 def gateway(namespaces: Callable[[], Namespace]) -> Gateway:
     """Masquerade what goes out, and lead port 8080 of the gateway to port 80 of the server, for both IP versions."""
     middle = namespaces()
-    client, inside = namespaces().veth("client0", middle, "inside0")
-    outside, server = middle.veth("outside0", namespaces(), "server0")
-    connect(client, ("10.1.0.1/24", "fd01::1/64"), inside, ("10.1.0.2/24", "fd01::2/64"))
-    connect(outside, ("10.2.0.2/24", "fd02::2/64"), server, ("10.2.0.3/24", "fd02::3/64"))
-    middle.forward()
+    gateway = Gateway.between(namespaces(), middle, namespaces())
     for family, target in (("ip", "10.2.0.3"), ("ip6", "fd02::3")):
         for rule in (
             f"add table {family} nat",
@@ -46,7 +31,7 @@ def gateway(namespaces: Callable[[], Namespace]) -> Gateway:
         port = f"{target}:80" if family == "ip" else f"[{target}]:80"
         for protocol in ("tcp", "udp"):
             middle.run("nft", f"add rule {family} nat in iifname inside0 {protocol} dport 8080 dnat to {port}")
-    return Gateway(client, inside, outside, server)
+    return gateway
 
 
 @contextlib.contextmanager

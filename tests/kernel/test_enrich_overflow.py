@@ -10,7 +10,7 @@ from attrs import evolve
 
 from bench.generator import Generator, Mode, Sent, Traffic, generate
 from tests.kernel.agent_process import AgentProcess, AgentResult
-from tests.kernel.hosts import Namespace, Pair, connect
+from tests.kernel.hosts import Gateway, Namespace, Pair
 from tests.kernel.told import assert_accounted, chosen, events_of, total
 from tests.kernel.waiting import look_until
 
@@ -80,15 +80,12 @@ def test_across_epochs(pair: Pair, traffic: Traffic, agent: Callable[..., AgentP
 def test_several_hooks(namespaces: Callable[[], Namespace], agent: Callable[..., AgentProcess]) -> None:
     """A packet that finds the map full at both of its hooks counts at the first one, once; the other one is listed."""
     router = namespaces()
-    left, inside = namespaces().veth("left0", router, "inside0")
-    outside, right = router.veth("outside0", namespaces(), "right0")
-    connect(left, ("10.1.0.1/24",), inside, ("10.1.0.2/24",))
-    connect(outside, ("10.2.0.2/24",), right, ("10.2.0.3/24",))
-    router.forward()
+    hosts = Gateway.between(namespaces(), router, namespaces())
+    client, inside, server = hosts.client, hosts.inside, hosts.server
     daemon = agent(router, "-i", "/.*side0/", *LIMITS, "--active-timeout", "1m", "--enrich", "overflow")
-    traffic = Traffic("left0", "10.1.0.1", "10.2.0.3", destination_mac=inside.mac, flows=FLOWS, packets_per_flow=3)
-    sent = generate(evolve(traffic, flows_per_second=20_000), left.namespace.prefix)
-    assert look_until(lambda: right.statistics().rx_packets, lambda now: now == sent.packets) == sent.packets
+    traffic = Traffic(client.name, "10.1.0.1", "10.2.0.3", destination_mac=inside.mac, flows=FLOWS, packets_per_flow=3)
+    sent = generate(evolve(traffic, flows_per_second=20_000), client.namespace.prefix)
+    assert look_until(lambda: server.statistics().rx_packets, lambda now: now == sent.packets) == sent.packets
     result = daemon.stop()
     ledger = assert_accounted(result)
     flows = chosen(result.flows, Proto=UDP, DstPort=9)
