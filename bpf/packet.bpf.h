@@ -20,7 +20,6 @@ struct source {
 	u8 *copy;		/* of what begins at `base`, COPIED_BYTES of it */
 	u64 base;
 	u32 bytes;		/* from `base` on */
-	u32 gso_size;
 };
 #define COPIED_BYTES 40		/* an IPv6 header; an IPv4 header without options, and a TCP header */
 
