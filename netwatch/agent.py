@@ -41,7 +41,7 @@ from netwatch.kernel.flow_map import CHUNK_ROWS, ROW_BYTES, FlowMaps
 from netwatch.kernel.hooks import PACKET_HOOKS
 from netwatch.kernel.netlink import RouteNetlink
 from netwatch.kernel.program import Compilation, LoadedPrograms
-from netwatch.kernel.sockets import name_sockets
+from netwatch.kernel.sockets import SocketScan, name_sockets
 from netwatch.kernel.statistics import KernelStatistics
 from netwatch.kernel.tracing import attached_tracing
 from netwatch.ledger import Ledger
@@ -124,6 +124,8 @@ class Agent:
         rows = min(CHUNK_ROWS, config.max_queue_bytes // (2 * ROW_BYTES))
         sources = self._recorder.sources(FlowMaps(loaded, rows), KernelCounters(loaded), SystemClock())
         flow_maps, counters, clock = sources
+        self._containers = Containers()
+        self._socket_scan = SocketScan()
         self._joiner = self._open_joiner() if config.enrich else None
         self._drain = Drain(
             flow_maps, counters, self._ledger, self._registry, self._queues, clock, self._joiner, chunk_rows=rows
@@ -133,7 +135,7 @@ class Agent:
 
     def _open_joiner(self) -> Joiner:
         config, recorder = self._config, self._recorder
-        containers = recorder.containers(Containers()) if "process" in config.enrich else None
+        containers = recorder.containers(self._containers) if "process" in config.enrich else None
         intake = open_intake(recorder.events(EventSource(self._loaded)), config, containers)
         # A short period does not wait longer than a quarter of itself: else it would drain nothing but its own grace.
         grace_s = min(config.join_grace_s, config.active_timeout_s / 4)
@@ -193,7 +195,7 @@ class Agent:
         if self._joiner is None:
             return
         if "process" in self._config.enrich:
-            await trio.to_thread.run_sync(name_sockets, self._loaded.maps["sockets"])
+            self._socket_scan = await trio.to_thread.run_sync(name_sockets, self._loaded.maps["sockets"])
         if "nat" in self._config.enrich:
             await capture.start(follow_translations, self._joiner.translations)
         capture.start_soon(consume_events, self._joiner.intake, self._config.ring_period_s)
@@ -251,7 +253,18 @@ class Agent:
             map_bytes=statistics.maps(),
             events=self._joiner.intake.ledger() if self._joiner else None,
             recent_flows=len(self._joiner.intake.store.recent) if self._joiner else 0,
+            forgotten=self._forgotten(self._joiner) if self._joiner else {},
+            translation_overruns=self._joiner.translations.overruns if self._joiner else 0,
+            unnamed_sockets=self._socket_scan.skipped,
         )
+
+    def _forgotten(self, joiner: Joiner) -> dict[str, int]:
+        return {
+            "DNS question": joiner.intake.dns.evicted,
+            "owner": joiner.intake.owners.forgotten,
+            "cgroup": self._containers.forgotten,
+            "translation": joiner.translations.forgotten,
+        }
 
 
 def _describe(links: Sequence[Link]) -> str:

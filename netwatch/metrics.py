@@ -67,7 +67,7 @@ class _AgentCollector(Collector):
         yield from _kernel(status)
         if status.events:
             yield from _events(status.events)
-            yield _gauge("recent_flows", "Exported flows that are remembered.", (), [((), status.recent_flows)])
+            yield from _enrichment(status)
 
 
 def _packets(ledger: Ledger, names: InterfaceNames) -> Iterator[Metric]:
@@ -151,6 +151,16 @@ def _events(events: EventLedger) -> Iterator[Metric]:
     missed = [((name,), count) for name, count in kernel.missed.items()]
     help_text = "Runs that the kernel left out, because the program was running on that CPU already."
     yield _counter("program_missed_runs", help_text, ("program",), missed)
+
+
+def _enrichment(status: AgentStatus) -> Iterator[Metric]:
+    yield _gauge("recent_flows", "Exported flows that are remembered.", (), [((), status.recent_flows)])
+    forgotten = [((what,), count) for what, count in status.forgotten.items()]
+    yield _counter("forgotten", "What there was no room for, so that records may lack it.", ("what",), forgotten)
+    help_text = "Times that connection tracking told more than could be read, and was listed again."
+    yield _counter("translation_overruns", help_text, (), [((), status.translation_overruns)])
+    help_text = "Processes and sockets from before the start that could not be looked at: they have no owner."
+    yield _gauge("unnamed_sockets", help_text, (), [((), status.unnamed_sockets)])
 
 
 def _hook_labels(hook: int, names: InterfaceNames) -> _Labels:

@@ -7,6 +7,7 @@ Neighbours: `agent.py` makes it, `metrics.py` shows it.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 
 import attrs
 
@@ -73,3 +74,7 @@ class AgentStatus:
     map_bytes: tuple[MapMemory, ...] = ()
     events: EventLedger | None = None
     recent_flows: int = 0
+    forgotten: Mapping[str, int] = attrs.Factory(dict)
+    """What there was no room for, so that records may lack it."""
+    translation_overruns: int = 0
+    unnamed_sockets: int = 0

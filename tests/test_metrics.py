@@ -99,13 +99,18 @@ def test_events() -> None:
         kernel=KernelEvents(made={EventKind.DROP: 31}, lost={EventKind.DROP: 2}, thinned={EventKind.DROP: 7}, wakes=3),
         ends={EventKind.DROP: EventEnds(taken=29, joined=17, continued=5, drop_only=3, evicted=1, held=3)},
     )
-    parsed = families(ledger(), attrs.evolve(STATUS, events=events, recent_flows=19))
+    forgotten = {"DNS question": 11, "translation": 0}
+    status = attrs.evolve(STATUS, events=events, recent_flows=19, forgotten=forgotten)
+    parsed = families(ledger(), attrs.evolve(status, translation_overruns=2, unnamed_sockets=13))
     for name, count in (("made", 31), ("ring_lost", 2), ("thinned", 7), ("held", 3)):
         assert values(parsed[f"netwatch_events_{name}"]) == {("drop",): count}
     ended = {end: count for (end, _), count in values(parsed["netwatch_events_ended"]).items() if count}
     assert ended == {"joined": 17, "continued": 5, "drop_only": 3, "evicted": 1}
     assert values(parsed["netwatch_ring_wakeups"]) == {(): 3}
     assert values(parsed["netwatch_recent_flows"]) == {(): 19}
+    assert values(parsed["netwatch_forgotten"]) == {("DNS question",): 11, ("translation",): 0}
+    assert values(parsed["netwatch_translation_overruns"]) == {(): 2}
+    assert values(parsed["netwatch_unnamed_sockets"]) == {(): 13}
 
 
 def test_exporter() -> None:

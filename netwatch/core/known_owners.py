@@ -30,6 +30,11 @@ class KnownOwners:
         """Begin with none."""
         self._by_end = {end: StandingFacts(OWNER, self.max_flows) for end in FlowEnd}
 
+    @property
+    def forgotten(self) -> int:
+        """Owners of one end of a flow that were forgotten for room."""
+        return sum(facts.forgotten for facts in self._by_end.values())
+
     def take(self, events: NDArray[np.void]) -> None:
         """Take OWNER_EVENT (n,) of such connections, in the order of the ring. Nobody (pid 0) ends one."""
         keys, owners = events["event"]["key"].tobytes(), events["owner"].tobytes()

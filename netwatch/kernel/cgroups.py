@@ -42,6 +42,8 @@ class Containers:
     max_cgroups: int = 16_384
     root: Path | None = attrs.field(factory=cgroup2_root)
     opens_by_id: bool = True
+    forgotten: int = attrs.field(default=0, init=False)
+    """Cgroups that were never looked for: too many were sought at once."""
     _known: dict[int, str] = attrs.field(factory=dict, init=False)
     """The container of each cgroup, or nothing, so that none is looked for twice."""
     _containers: dict[int, str] = attrs.field(factory=dict, init=False)
@@ -58,6 +60,7 @@ class Containers:
             self._sought |= dict.fromkeys(each for each in cgroup_ids if each and each not in self._known)
             while len(self._sought) > self.max_cgroups:
                 self._sought.popitem()
+                self.forgotten += 1
             if self._sought and self.opens_by_id:
                 self._open_sought(self.root)
             if self._sought and not self.opens_by_id:

@@ -52,3 +52,11 @@ def test_nobody_ends_it() -> None:
     for _ in range(3):
         owners.drained()
     assert owners.complete(keys(1), NOTHING) is NOTHING
+
+
+def test_too_many() -> None:
+    """The oldest is forgotten for each end, and counted."""
+    owners = KnownOwners(1)
+    owners.take(events((1, FlowEnd.SOURCE, 11), (2, FlowEnd.SOURCE, 22), (1, FlowEnd.DESTINATION, 33)))
+    assert owners.forgotten == 1
+    assert pids(owners.complete(keys(1, 2), NOTHING).source) == {1: 22}

@@ -119,6 +119,13 @@ def test_bound(tmp_path: Path, clock: Clock) -> None:
             clock.now_s += 60
 
 
+def test_more_sought_than_kept(tmp_path: Path, clock: Clock) -> None:
+    """What there is no room to look for is counted."""
+    containers = walking(tmp_path, max_cgroups=2)
+    containers.resolve((1 << 40, (1 << 40) + 1, (1 << 40) + 2))
+    assert containers.forgotten == 1
+
+
 def test_host_without_cgroup2(clock: Clock) -> None:
     """Where only version 1 is mounted there is nothing to find, and nothing is looked for."""
     containers = Containers(root=None)
