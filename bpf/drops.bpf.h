@@ -2,8 +2,8 @@
 /*
  * Packets that the kernel drops: the tracepoint kfree_skb, which runs for each buffer that is freed for another reason than its use.
  *
- * Law: the sums are exact. A flow and reason that drops again within DROP_WINDOW_NS is added to its slot instead of an event of its own, and
- * each slot's sum leaves later: with the next drop after the window, when another flow takes the slot, or with the drain.
+ * Law: the sums are exact. A drop waits in a slot, and each like it within DROP_WINDOW_NS is added to it. It leaves when a later or another one
+ * needs the slot, or with the drain: nobody looks at it before.
  */
 #ifndef DROPS_BPF_H
 #define DROPS_BPF_H
@@ -12,21 +12,13 @@
 #include "kernel.bpf.h"
 #include "sampling.bpf.h"
 
-static __always_inline void send_drop(struct drop_event *pending)
+static __always_inline void send_drop(const struct drop_event *drop)
 {
-	struct drop_event *event;
+	struct drop_event *event = claim_event(EVENT_DROP);
 
-	event = reserve_event(EVENT_DROP, &pending->event.key, pending->event.hook, pending->event.time_ns);
 	if (!event)
 		return;
-	event->first_ns = pending->first_ns;
-	event->bytes = pending->bytes;
-	event->packets = pending->packets;
-	event->reason = pending->reason;
-	event->flags = pending->flags;
-	event->eth_type = pending->eth_type;
-	event->tcp_state = pending->tcp_state;
-	event->dscp = pending->dscp;
+	*event = *drop;
 	submit_event(event);
 }
 
@@ -37,45 +29,45 @@ static __always_inline int is_same_key(const struct flow_key *one, const struct 
 	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4];
 }
 
-/* Begin to merge what is like this drop, which is in the ring itself. */
-static __always_inline void open_slot(struct drop_slot *slot, const struct drop_event *drop, u64 epoch_word)
+/* Add a drop to what its slot holds; what it holds of another flow, or for too long, is sent and makes room. */
+static __always_inline void merge_drop(const struct drop_event *drop)
 {
-	slot->pending.event.key = drop->event.key;
-	slot->pending.reason = drop->reason;
-	slot->pending.packets = 0;
-	slot->opened_ns = drop->event.time_ns;
-	slot->epoch_word = epoch_word;
-}
-
-/* Add a drop to what its slot holds, or send it and open the slot for the next ones. */
-static __always_inline void merge_drop(struct drop_event *drop, u64 epoch_word)
-{
-	u64 hash = hash_key(&drop->event.key) + drop->reason;
-	int index = EPOCH_PARITY(epoch_word) * DROP_SLOTS + (hash >> 32 & (DROP_SLOTS - 1));
-	struct drop_slot *slot = drop_slots.lookup(&index);
+	int zero = 0, half;
+	u64 *number = drop_turn.lookup(&zero), *used, turn;
 	struct drop_event *pending;
+	struct drop_table *table;
+	struct drop_slot *slot;
 
-	if (!slot)
+	if (!number)
 		return;
+	turn = *number + 1;
+	half = *number & (DROP_HALVES - 1);
+	table = drop_tables.lookup(&half);
+	used = drop_used.lookup(&half);
+	if (!table || !used)
+		return;
+	slot = &table->slots[(hash_key(&drop->event.key) + drop->reason) >> 32 & (DROP_SLOTS - 1)];
 	pending = &slot->pending;
-	/* What an earlier epoch left here, user space has taken. */
-	if (slot->epoch_word == epoch_word && pending->reason == drop->reason &&
-	    is_same_key(&pending->event.key, &drop->event.key)) {
-		if (pending->packets) {
-			drop->first_ns = pending->first_ns;
-			drop->bytes += pending->bytes;
-			drop->packets += pending->packets;
-		}
-		if (drop->event.time_ns - slot->opened_ns < DROP_WINDOW_NS) {
-			*pending = *drop;
+	/* What an earlier turn left here, user space has taken. */
+	if (slot->turn == turn) {
+		if (pending->reason == drop->reason && is_same_key(&pending->event.key, &drop->event.key) &&
+		    drop->event.time_ns - pending->first_ns < DROP_WINDOW_NS) {
+			pending->event.time_ns = drop->event.time_ns;
+			pending->event.hook = drop->event.hook;
+			pending->bytes += drop->bytes;
+			pending->packets += drop->packets;
+			pending->flags = drop->flags;
+			pending->tcp_state = drop->tcp_state;
+			pending->dscp = drop->dscp;
 			count_event(EVENT_DROP, EVENT_THINNED);
 			return;
 		}
-	} else if (slot->epoch_word == epoch_word && pending->packets) {
 		send_drop(pending);
+	} else if (*used != turn) {
+		*used = turn;
 	}
-	open_slot(slot, drop, epoch_word);
-	send_drop(drop);
+	*pending = *drop;
+	slot->turn = turn;
 }
 
 /* The device that a packet is to leave by, where it has not come to one yet: that of its route. */
@@ -167,20 +159,21 @@ static __always_inline void tell_drop(u64 skb, u32 reason, u64 receiver)
 	struct source from = { .copy = copy };
 	struct packet packet = {};
 	struct drop_event drop = {};
-	int zero = 0;
-	u64 *word = epoch.lookup(&zero), device, sk = receiver;
+	u64 device, sk = receiver;
 	u8 state = 0;
 
 	LOAD("u64", device, skb, K_SKB_DEVICE);
 	if (!sk)
 		LOAD("u64", sk, skb, K_SKB_SOCKET);
-	if (!word || !is_our_packet(device, sk) || parse_kernel_packet(skb, &from, &packet) != IN_FLOW)
+	if (!is_our_packet(device, sk) || parse_kernel_packet(skb, &from, &packet) != IN_FLOW)
 		return;
 	if (sk && packet.key.protocol == IPPROTO_TCP)
 		LOAD("u8", state, sk, K_SOCK_STATE);
 	if (!is_flow_sampled(&packet.key) || is_used_fin(reason, state, &packet))
 		return;
 	drop.event.key = packet.key;
+	drop.event.kind = EVENT_DROP;
+	drop.event.size_bytes = EVENT_BYTES;
 	drop.event.time_ns = drop.first_ns = bpf_ktime_get_ns();
 	drop.reason = reason;
 	drop.eth_type = packet.eth_type;
@@ -188,7 +181,10 @@ static __always_inline void tell_drop(u64 skb, u32 reason, u64 receiver)
 	drop.flags = packet.flags;
 	drop.tcp_state = state;
 	measure_drop(skb, device, &from, &packet, &drop);
-	merge_drop(&drop, *word);
+	if (DROP_WINDOW_NS)
+		merge_drop(&drop);
+	else
+		send_drop(&drop);
 }
 
 #endif

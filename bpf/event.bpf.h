@@ -49,17 +49,25 @@ static __always_inline u64 wake_flag(void)
 	return BPF_RB_FORCE_WAKEUP;
 }
 
-/* An event of one slot, its head filled and the rest for the caller to fill, to the last byte; NULL where it is lost. */
-static __always_inline void *reserve_event(u32 kind, const struct flow_key *key, u32 hook, u64 now)
+/* Room for an event of one slot, for the caller to fill to the last byte; NULL where it is lost. */
+static __always_inline void *claim_event(u32 kind)
 {
-	struct event *event;
+	void *event;
 
 	count_event(kind, EVENT_MADE);
 	event = ring.ringbuf_reserve(EVENT_BYTES);
-	if (!event) {
+	if (!event)
 		count_event(kind, EVENT_LOST);
+	return event;
+}
+
+/* The same with its head filled and the rest zero. */
+static __always_inline void *reserve_event(u32 kind, const struct flow_key *key, u32 hook, u64 now)
+{
+	struct event *event = claim_event(kind);
+
+	if (!event)
 		return NULL;
-	}
 	__builtin_memset(event, 0, EVENT_BYTES);
 	event->time_ns = now;
 	event->key = *key;

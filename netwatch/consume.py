@@ -72,8 +72,8 @@ class Events(Protocol):
         """The ring."""
         ...
 
-    def take_merged_drops(self, epoch: int) -> NDArray[np.void]:
-        """Return the drops that a closed epoch merged and did not send; once an epoch."""
+    async def take_merged_drops(self) -> NDArray[np.void]:
+        """Return the drops that wait for others like them, once each; what made room for others is in the ring."""
         ...
 
     def counts(self) -> KernelEvents:
@@ -149,14 +149,15 @@ class Intake:
         while self.take_chunk():
             await trio.lowlevel.checkpoint()
 
-    async def close_epoch(self, epoch: int, closed_ns: int) -> None:
-        """Take all that was told of a closed epoch: the ring, the merged drops, the questions that nobody answered."""
+    async def close_epoch(self, closed_ns: int) -> None:
+        """Take all that was told of a closed epoch: ring, merged drops, questions that nobody answered."""
         await self.take_all()
+        drops = await self.source.take_merged_drops()
+        if len(drops):
+            # Others had to make room meanwhile.
+            await self.take_all()
         self.decode()
-        for kind, made in (
-            (EventKind.DROP, self.source.take_merged_drops(epoch)),
-            (EventKind.DNS, self.dns.expire(closed_ns)),
-        ):
+        for kind, made in ((EventKind.DROP, drops), (EventKind.DNS, self.dns.expire(closed_ns))):
             self.made_here[kind] = self.made_here.get(kind, 0) + len(made)
             self.store.add(kind, made)
 

@@ -65,13 +65,16 @@ class EventLedger:
     kernel: KernelEvents
     ends: Mapping[EventKind, EventEnds]
     made_here: Mapping[EventKind, int] = attrs.Factory(dict)
-    """Those among the taken that did not come out of the ring: sums of merged drops, questions that nobody answered."""
+    """Those that never were in the ring: drops left in their slots by an epoch, questions that nobody answered."""
     unknown: int = 0
+
+    def made(self, kind: EventKind) -> int:
+        """Return how many events there were to tell, lost ones included."""
+        return self.kernel.made.get(kind, 0) + self.made_here.get(kind, 0)
 
     def in_ring(self, kind: EventKind) -> int:
         """Return how many events have been made and not yet taken: 0 at the end of a run, or a bug."""
-        taken = self.ends[kind].taken - self.made_here.get(kind, 0)
-        return self.kernel.made.get(kind, 0) - self.kernel.lost.get(kind, 0) - taken
+        return self.made(kind) - self.kernel.lost.get(kind, 0) - self.ends[kind].taken
 
     @property
     def balances(self) -> bool:
@@ -86,7 +89,7 @@ class EventLedger:
             "kinds": [
                 {
                     "kind": kind.name.lower(),
-                    "made": self.kernel.made.get(kind, 0),
+                    "made": self.made(kind),
                     "lost": self.kernel.lost.get(kind, 0),
                     "thinned": self.kernel.thinned.get(kind, 0),
                     "made_here": self.made_here.get(kind, 0),
@@ -111,7 +114,6 @@ class EventLedger:
         return "\n".join([*lines, f"  events: {'balance' if self.balances else 'DO NOT BALANCE'}"])
 
     def _numbers(self, kind: EventKind, ends: EventEnds) -> tuple[int, ...]:
-        made, thinned = self.kernel.made.get(kind, 0), self.kernel.thinned.get(kind, 0)
-        lost = self.kernel.lost.get(kind, 0) + ends.evicted
+        thinned, lost = self.kernel.thinned.get(kind, 0), self.kernel.lost.get(kind, 0) + ends.evicted
         unclaimed = ends.unclaimed + ends.not_sampled
-        return made, thinned, ends.joined, ends.continued, ends.drop_only, unclaimed, lost
+        return self.made(kind), thinned, ends.joined, ends.continued, ends.drop_only, unclaimed, lost

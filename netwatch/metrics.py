@@ -132,8 +132,9 @@ def _kernel(status: AgentStatus) -> Iterator[Metric]:
 
 def _events(events: EventLedger) -> Iterator[Metric]:
     kernel, kinds = events.kernel, [(kind.name.lower(), kind) for kind in events.ends]
+    made = {kind: events.made(kind) for _, kind in kinds}
     for name, counts, what in (
-        ("made", kernel.made, "that a program had to tell, lost ones included"),
+        ("made", made, "that there were to tell, lost ones included"),
         ("ring_lost", kernel.lost, "that found the ring full"),
         ("thinned", kernel.thinned, "that were merged into others, or said nothing new: they were never made"),
     ):

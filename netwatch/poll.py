@@ -123,7 +123,7 @@ class Drain:
         epoch = self.flows.epoch - 1
         counted = self.counters.read(epoch)
         offset_ns, names = self.clock.wall_offset_ns(), self.registry.snapshot()
-        joining = await self._begin_join(epoch, closed_ns, names, is_last)
+        joining = await self._begin_join(closed_ns, names, is_last)
         hand_on = _HandOn(self.queues, patience_until, offset_ns, names, self.joiner, self.chunk_rows)
         rows, drained = 0, FlowAmount()
         for chunk in self.flows.read_closed():
@@ -138,12 +138,12 @@ class Drain:
         self.statistics.peak_rows = max(self.statistics.peak_rows, rows)
         self.statistics.times = self.statistics.times.added(trio.current_time() - started)
 
-    async def _begin_join(self, epoch: int, closed_ns: int, names: InterfaceNames, is_last: bool) -> Joining | None:
+    async def _begin_join(self, closed_ns: int, names: InterfaceNames, is_last: bool) -> Joining | None:
         if self.joiner is None:
             return None
         # The rows wait in the kernel: the closed map stays as it is until the next drain.
         await trio.sleep(self.joiner.grace_s)
-        await self.joiner.intake.close_epoch(epoch, closed_ns)
+        await self.joiner.intake.close_epoch(closed_ns)
         return self.joiner.intake.store.close(closed_ns, names.by_ifindex, final=is_last)
 
     async def _end_join(self, joining: Joining, hand_on: _HandOn) -> Overflow:

@@ -109,7 +109,7 @@ def test_thinned_events_were_never_made() -> None:
 
 
 def test_events_made_here_never_were_in_the_ring() -> None:
-    """Merged drops and unanswered questions are taken, and are none of those that the programs made."""
+    """Merged drops and unanswered questions are made and taken, and none of them is missing from the ring."""
     ledger = EventLedger(KernelEvents(), {EventKind.DNS: ends_of(joined=5)}, {EventKind.DNS: 5})
     assert (ledger.in_ring(EventKind.DNS), ledger.balances) == (0, True)
 
@@ -121,7 +121,7 @@ def test_json() -> None:
     drops = told["kinds"][0]
     assert drops == {
         "kind": "drop",
-        "made": 1_784,
+        "made": 1_794,  # 10 of them never were in the ring
         "lost": 1_020,
         "thinned": 9,
         "made_here": 10,
@@ -135,7 +135,7 @@ def test_json() -> None:
         "held": 0,
     }
     assert drops["taken"] == sum(drops[place] for place in PLACES)
-    assert drops["made"] - drops["lost"] == drops["taken"] - drops["made_here"]
+    assert drops["made"] - drops["lost"] == drops["taken"]
     assert (told["missed"], told["unknown"], told["balances"]) == ({"round trips": 1_234}, 0, True)
 
 
@@ -143,7 +143,7 @@ def test_text() -> None:
     """A line for a kind that occurred and none for the others, losses together, the verdict last."""
     title, drops, missed, verdict = example().as_text().splitlines()
     assert title.split() == ["events", "made", "thinned", "joined", "continued", "drop-only", "unclaimed", "lost"]
-    assert drops.split() == ["drops", "1,784", "9", "700", "60", "5", "7", "1,022"]
+    assert drops.split() == ["drops", "1,794", "9", "700", "60", "5", "7", "1,022"]
     assert len(title) == len(drops)
     assert missed == "  missed: program round trips was running already: 1,234"
     assert verdict == "  events: balance"

@@ -137,7 +137,7 @@ class Playback:
             return np.empty((0, EVENT_SLOT_BYTES), np.uint8)
         return np.frombuffer(self._expect(Ring).slots, np.uint8).reshape(-1, EVENT_SLOT_BYTES)
 
-    def take_merged_drops(self, epoch: int) -> NDArray[np.void]:
+    async def take_merged_drops(self) -> NDArray[np.void]:
         """Return the merged drops of the drain."""
         merged = self._expect(Merged)
         made, lost, thinned = map(_by_kind, (merged.made, merged.lost, merged.thinned))

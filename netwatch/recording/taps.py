@@ -156,9 +156,9 @@ class RecordedEvents:
         """Record the ring as well."""
         self.ring = RecordedRing(self.source.ring, self.put)
 
-    def take_merged_drops(self, epoch: int) -> NDArray[np.void]:
+    async def take_merged_drops(self) -> NDArray[np.void]:
         """Return the source's, and record what was counted until then."""
-        drops = self.source.take_merged_drops(epoch)
+        drops = await self.source.take_merged_drops()
         counts = self.source.counts()
         made, lost, thinned = map(_by_number, (counts.made, counts.lost, counts.thinned))
         self.put(Merged(drops.tobytes(), made, lost, thinned, dict(counts.missed), counts.wakes))

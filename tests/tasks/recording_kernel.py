@@ -107,14 +107,14 @@ class FakeRing:
 
 @attrs.define
 class FakeEvents:
-    """Events, with a merged drop in every other epoch."""
+    """Events, with a merged drop in every other drain."""
 
     ring: FakeRing = attrs.Factory(FakeRing)
     taken: int = 0
 
-    def take_merged_drops(self, epoch: int) -> NDArray[np.void]:
+    async def take_merged_drops(self) -> NDArray[np.void]:
+        drops = np.zeros(self.taken % 2, DROP_EVENT)
         self.taken += 1
-        drops = np.zeros(epoch % 2, DROP_EVENT)
         drops["event"]["key"], drops["packets"], drops["event"]["time_ns"] = np.frombuffer(key_of(1), FLOW_KEY), 5, 1
         return drops
 

@@ -50,7 +50,7 @@ class FakeEvents:
 
     ring: FakeRing = attrs.Factory(FakeRing)
 
-    def take_merged_drops(self, epoch: int) -> np.ndarray:
+    async def take_merged_drops(self) -> np.ndarray:
         return np.empty(0, DROP_EVENT)
 
     def counts(self) -> KernelEvents:
@@ -147,7 +147,7 @@ async def test_what_stays_for_the_last_drain() -> None:
     with trio.move_on_after(0.05):
         await consume_events(intake, PERIOD_S)
     ring.put(*(record(EventKind.DROP, number) for number in range(9)))
-    await intake.close_epoch(0, 1_000)
+    await intake.close_epoch(1_000)
     assert taken(intake) == 9
     assert not ring.records
 
