@@ -21,7 +21,7 @@ from netwatch.core.batch import FlowBatch, InterfaceNames
 from netwatch.core.batch_rows import select_rows
 from netwatch.core.enrichment import NOTHING, Enrichment, Names
 from netwatch.core.interfaces import InterfaceRegistry
-from netwatch.core.rows import pick
+from netwatch.core.rows import copied, pick
 from netwatch.export import ExportQueue
 from netwatch.ledger import Amount, FlowAmount, Ledger, Overflow
 from netwatch.status import DrainTimes
@@ -203,7 +203,7 @@ def own_rows(keys: NDArray[np.void], values: NDArray[np.void]) -> tuple[NDArray[
     """
     counted = values["packets"] != 0
     if counted.all():
-        keys, values = keys.copy(), values.copy()
+        keys, values = copied(keys), copied(values)
     else:
         keys, values = pick(keys, counted), pick(values, counted)
     observed = values["observed"]

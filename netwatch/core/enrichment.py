@@ -15,7 +15,7 @@ import attrs
 import numpy as np
 
 from netwatch.core.layout import OWNER
-from netwatch.core.rows import pick
+from netwatch.core.rows import joined, pick
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,7 +120,7 @@ class Facts:
         is_new = ~np.isin(others.rows, self.rows)
         rows = np.concatenate((self.rows, others.rows[is_new]))
         order = rows.argsort()
-        return Facts(rows[order], pick(np.concatenate((self.values, pick(others.values, is_new))), order))
+        return Facts(rows[order], pick(joined((self.values, pick(others.values, is_new))), order))
 
 
 RECORD_KIND = np.dtype([("kind", "u1")])

@@ -15,7 +15,7 @@ import numpy as np
 from netwatch.core.enrichment import MAX_HOOKS, Enrichment, Facts
 from netwatch.core.layout import EventKind, FlowEnd
 from netwatch.core.reduce import reduce_dns, reduce_drops, reduce_hooks, reduce_rtt, reduce_tcp
-from netwatch.core.rows import pick
+from netwatch.core.rows import copied, pick
 from netwatch.core.segments import Segments
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _without_own(facts: Facts, values: NDArray[np.void]) -> Facts:
     hooks.sort(axis=1)
     room = MAX_HOOKS - np.count_nonzero(own, axis=1)
     is_hook = (hooks != 0xFFFF_FFFF) & (np.arange(MAX_HOOKS) < room[:, None])
-    left = facts.values.copy()
+    left = copied(facts.values)
     left["hooks"], left["count"] = np.where(is_hook, hooks, 0), is_hook.sum(axis=1)
     is_left = left["count"] != 0
     return Facts(facts.rows[is_left], pick(left, is_left))

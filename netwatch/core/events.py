@@ -87,22 +87,22 @@ def decode(slots: NDArray[np.uint8]) -> DecodedEvents:
     is_record = starts_of_records(lengths)
     is_record &= lengths & _DISCARDED == 0
     is_short = is_record & (lengths & LENGTH_MASK == EVENT_BYTES)
-    kinds = heads["kind"]
+    kinds = np.ascontiguousarray(heads["kind"])
     known = 0
     by_kind: dict[EventKind, NDArray[np.void]] = {}
     for kind, dtype in EVENT_TYPES.items():
         if kind is EventKind.DNS:
             continue
-        rows = np.flatnonzero(is_short & (kinds == kind))
+        # A number of the column's own type: with another numpy compares in 64 bits.
+        rows = np.flatnonzero(is_short & (kinds == np.uint16(kind)))
         if len(rows):
             by_kind[kind] = events[rows].view(dtype)
             known += len(rows)
-    sizes = (lengths & LENGTH_MASK) + EVENT_HEAD_BYTES
-    is_whole = (
-        (sizes % EVENT_SLOT_BYTES == 0) & (sizes <= EVENT_MAX_SLOTS * EVENT_SLOT_BYTES) & (sizes > EVENT_HEAD_BYTES)
-    )
-    is_whole &= np.arange(len(slots)) + sizes // EVENT_SLOT_BYTES <= len(slots)
-    dns_rows = np.flatnonzero(is_record & (kinds == EventKind.DNS) & is_whole)
+    dns_rows = np.flatnonzero(is_record & (kinds == np.uint16(EventKind.DNS)))
+    sizes = (lengths[dns_rows] & LENGTH_MASK) + EVENT_HEAD_BYTES
+    is_whole = (sizes % EVENT_SLOT_BYTES == 0) & (sizes > EVENT_HEAD_BYTES)
+    is_whole &= sizes <= np.minimum(EVENT_MAX_SLOTS, len(slots) - dns_rows) * EVENT_SLOT_BYTES
+    dns_rows = dns_rows[is_whole]
     unknown = int(is_record.sum()) - known - len(dns_rows)
     return DecodedEvents(by_kind, events[dns_rows].view(DNS_EVENT), _messages(slots, dns_rows, lengths), unknown)
 

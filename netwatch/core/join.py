@@ -25,7 +25,7 @@ from netwatch.core.key_hash import KEY_WORDS, group_keys, hash_words, words_of
 from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, HOOK_EGRESS, EventKind
 from netwatch.core.overflow import OverflowRows, rows_of_packets
 from netwatch.core.recent import RecentFlows, Remembered
-from netwatch.core.rows import pick
+from netwatch.core.rows import copied, joined, pick
 from netwatch.core.segments import Segments
 from netwatch.event_ledger import EventEnds
 from netwatch.ledger import FlowAmount
@@ -40,6 +40,7 @@ _KEY_OFFSET = 8  # behind the time, in an event of the ring and in DNS_FACT
 
 Record = tuple["NDArray[np.void]", "NDArray[np.void]", Enrichment]
 """Keys (n,) of FLOW_KEY, values (n,) of FLOW_VALUE, and the facts about them."""
+_NO_RECORDS: Record = (np.empty(0, FLOW_KEY), np.empty(0, FLOW_VALUE), NOTHING)
 
 
 @attrs.define(eq=False)
@@ -89,7 +90,7 @@ class JoinStore:
                 parts.setdefault(kind, []).append(pick(events, is_due))
                 self._pending.append((kind, pick(events, ~is_due)))
         for kind, several in parts.items():
-            events = several[0] if len(several) == 1 else np.concatenate(several)
+            events = joined(several)
             if len(events):
                 eligible[kind] = events
                 # They are held until `finish` says where they ended; room for others is there at once.
@@ -112,7 +113,7 @@ class JoinStore:
         gone = events[:count]
         if len(gone) < len(events):
             # A copy, because a view would keep all of it.
-            self._pending.appendleft((kind, events[count:].copy()))
+            self._pending.appendleft((kind, copied(events[count:])))
         self._held -= len(gone)
         self.count(kind, evicted=len(gone), held=-len(gone))
         if kind is EventKind.FLOW:
@@ -180,6 +181,8 @@ class Joining:
             self._count(kind, segments, self._is_joined, "joined")
             if kind is not EventKind.FLOW:
                 self._store.count(kind, held=-len(self._events[kind]))
+        if self._is_joined.all():
+            return _NO_RECORDS
         is_leaving = ~self._is_joined & self._is_due()
         self._keep(~self._is_joined & ~is_leaving)
         groups = np.flatnonzero(is_leaving)
@@ -272,7 +275,7 @@ class Joining:
     ) -> Record:
         chosen = np.flatnonzero(is_continued | is_drop_only)
         if not len(chosen):
-            return np.empty(0, FLOW_KEY), np.empty(0, FLOW_VALUE), NOTHING
+            return _NO_RECORDS
         row_of_group = np.full(self._groups.count, -1, np.intp)
         row_of_group[chosen] = np.arange(len(chosen))
         values = np.zeros(len(chosen), FLOW_VALUE)

@@ -16,7 +16,7 @@ import numpy as np
 from netwatch.core.enrichment import Facts
 from netwatch.core.key_hash import KEY_WORDS, KeyIndex, group_keys
 from netwatch.core.layout import FLOW_VALUE, MAX_OBSERVED, OWNER
-from netwatch.core.rows import pick
+from netwatch.core.rows import copied, joined, pick
 from netwatch.core.segments import Segments
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ class _Chunk:
         """Return both as one. Of a flow that is in both, the row of the other counts."""
         before = len(self.words)
         source, destination = (
-            Facts(np.concatenate((mine.rows, theirs.rows + before)), np.concatenate((mine.values, theirs.values)))
+            Facts(np.concatenate((mine.rows, theirs.rows + before)), joined((mine.values, theirs.values)))
             for mine, theirs in ((self.source, other.source), (self.destination, other.destination))
         )
         words = np.concatenate((self.words, other.words))
-        return _Chunk(words, np.concatenate((self.values, other.values)), source, destination)
+        return _Chunk(words, joined((self.values, other.values)), source, destination)
 
     def find(self, words: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
         """Return the latest row of each key, or -1."""
@@ -103,7 +103,7 @@ class RecentFlows:
         remembered = np.zeros(len(keys), _REMEMBERED)
         for name in _COLUMNS:
             remembered[name] = values[name]
-        words = keys.copy().view("<u8").reshape(-1, KEY_WORDS)
+        words = copied(keys).view("<u8").reshape(-1, KEY_WORDS)
         chunk = _Chunk(words, remembered, _shifted(source, kept.start), _shifted(destination, kept.start))
         # On a quiet host drains are small: each for itself they would be thousands to look through.
         if self._chunks and len(self._chunks[-1].words) + len(words) <= min(_CHUNK_FLOWS, self.max_flows // 8):
@@ -132,7 +132,7 @@ class RecentFlows:
             values.append(pick(chunk.values, places))
             for found, facts in zip(owners, (chunk.source, chunk.destination), strict=True):
                 found.append(_about(facts.at(places), here))
-        return Remembered(np.concatenate(rows), _as_values(np.concatenate(values)), *map(_joined, owners))
+        return Remembered(np.concatenate(rows), _as_values(joined(values)), *map(_joined, owners))
 
 
 def _as_values(remembered: NDArray[np.void]) -> NDArray[np.void]:
@@ -157,4 +157,4 @@ def _joined(parts: list[Facts]) -> Facts:
         return Facts.none(OWNER)
     rows = np.concatenate([part.rows for part in parts])
     order = rows.argsort()
-    return Facts(rows[order], np.concatenate([part.values for part in parts])[order])
+    return Facts(rows[order], pick(joined([part.values for part in parts]), order))

@@ -27,15 +27,14 @@ def reduce_drops(events: NDArray[np.void], segments: Segments) -> NDArray[np.voi
     facts = np.zeros(len(segments), DROPS)
     facts["packets"] = segments.reduce(np.add, events["packets"])
     facts["bytes"] = segments.reduce(np.add, events["bytes"])
-    latest = pick(events, segments.lasts)
-    facts["latest_cause"], facts["latest_flags"] = latest["reason"], latest["flags"]
-    facts["latest_state"] = latest["tcp_state"]
-    facts["causes"] = 1
-    facts["cause"][:, 0], facts["cause_packets"][:, 0] = latest["reason"], facts["packets"]
-    reasons = events["reason"]
-    is_mixed = segments.reduce(np.minimum, reasons) != segments.reduce(np.maximum, reasons)
-    if is_mixed.any():
-        _count_causes(events, segments, is_mixed, facts)
+    latest, reasons = segments.lasts, events["reason"]
+    facts["latest_cause"] = facts["cause"][:, 0] = reasons[latest]
+    facts["latest_flags"], facts["latest_state"] = events["flags"][latest], events["tcp_state"][latest]
+    facts["causes"], facts["cause_packets"][:, 0] = 1, facts["packets"]
+    if len(segments) < len(events):
+        is_mixed = segments.reduce(np.minimum, reasons) != segments.reduce(np.maximum, reasons)
+        if is_mixed.any():
+            _count_causes(events, segments, is_mixed, facts)
     return facts
 
 

@@ -1,7 +1,7 @@
-"""Rows of structured arrays, picked as if they were bytes.
+"""Rows of structured arrays, moved as if they were bytes.
 
-Law: the result is what indexing gives. Why not index: numpy copies a structured row field by field, 150 ns for a dozen
-fields instead of 10.
+Law: the result is what indexing, copying or concatenating gives. Why not these: numpy copies a structured row field by
+field, 40 to 150 ns a row instead of 3 to 10.
 Neighbours: whoever picks rows on the way of a flow.
 """
 
@@ -12,11 +12,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+
+
+def copied(rows: NDArray[np.void]) -> NDArray[np.void]:
+    """Return a copy of contiguous rows (n,)."""
+    copy: NDArray[np.void] = rows.view(_whole(rows)).copy().view(rows.dtype)
+    return copy
+
+
+def joined(parts: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
+    """Return contiguous rows of one dtype, at least one part of them, one after the other; a part alone as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    rows: NDArray[np.void] = np.concatenate([part.view(_whole(part)) for part in parts]).view(parts[0].dtype)
+    return rows
 
 
 def pick(rows: NDArray[np.void], index: NDArray[Any]) -> NDArray[np.void]:
     """Return `rows[index]` of contiguous rows (n,); `index` is of row numbers, or of n truth values."""
-    whole = np.dtype((np.void, rows.dtype.itemsize))
-    picked: NDArray[np.void] = rows.view(whole)[index].view(rows.dtype)
+    picked: NDArray[np.void] = rows.view(_whole(rows))[index].view(rows.dtype)
     return picked
+
+
+def _whole(rows: NDArray[np.void]) -> np.dtype[np.void]:
+    return np.dtype((np.void, rows.dtype.itemsize))

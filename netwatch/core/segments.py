@@ -62,9 +62,10 @@ class Segments:
 
     def reduce(self, operation: np.ufunc, column: NDArray[Any]) -> NDArray[Any]:
         """Return the operation over each group's part of a column (n,)."""
-        if not len(self.groups):
-            return column[:0]
-        reduced: NDArray[Any] = operation.reduceat(column[self.order], self.starts)
+        ordered = column[self.order]
+        if len(self.groups) == len(self.order):
+            return ordered
+        reduced: NDArray[Any] = operation.reduceat(ordered, self.starts)
         return reduced
 
     def first_where(self, condition: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -65,6 +65,8 @@ class Ring:
         """
         begin = int(self._consumer[0]) // EVENT_SLOT_BYTES
         waiting = int(self._producer[0]) // EVENT_SLOT_BYTES - begin
+        if not waiting:
+            return self._slots[:0]
         first = begin % self._slots_total
         count = min(waiting, self._max_slots)
         # Positions before lengths, lengths before contents: the kernel writes them the other way around. x86 keeps the

@@ -142,7 +142,7 @@ class Playback:
         merged = self._expect(Merged)
         made, lost, thinned = map(_by_kind, (merged.made, merged.lost, merged.thinned))
         self._counts = KernelEvents(made, lost, thinned, merged.missed, merged.wakes)
-        return np.frombuffer(merged.drops, DROP_EVENT).copy()
+        return np.frombuffer(bytearray(merged.drops), DROP_EVENT)
 
     def counts(self) -> KernelEvents:
         """Return what the programs had counted at the latest drain."""
