@@ -47,6 +47,8 @@ class JoinSettings(Protocol):
 
 
 _LOOK_AGAIN_S = 1.0
+# In a period: then the next event is sure to come soon, and need not wake us for us to begin to wait for the period.
+_MANY_SLOTS = 16
 # 8,192 slots x 128 B = 1 MB that has been taken and not looked at, and twice as much at the most: the ring gives as
 # many in one piece.
 _DECODED_SLOTS = 8_192
@@ -55,12 +57,15 @@ _DECODED_SLOTS = 8_192
 class EventRing(Protocol):
     """The ring, as it is consumed (kernel/ring.py)."""
 
-    async def wait(self) -> None:
+    async def wait(self, at_most_s: float) -> None:
         """Wait until something has come into the empty ring, or until it is full enough to be emptied at once."""
         ...
 
-    def take(self) -> NDArray[np.uint8]:
-        """Return the next complete records, as slots (n, EVENT_SLOT_BYTES); n = 0: none."""
+    def take(self, *, lingers: bool = False) -> NDArray[np.uint8]:
+        """Return the next complete records, as slots (n, EVENT_SLOT_BYTES); n = 0: none.
+
+        Who lingers comes back by himself: what comes next need not wake him.
+        """
         ...
 
 
@@ -106,12 +111,12 @@ class Intake:
     _slots: list[NDArray[np.uint8]] = attrs.field(factory=list, init=False)
     _slots_taken: int = attrs.field(default=0, init=False)
 
-    def take_chunk(self) -> int:
+    def take_chunk(self, *, lingers: bool = False) -> int:
         """Take what is in the ring, up to a chunk; return how many slots that were.
 
         They are decoded when there are _DECODED_SLOTS of them: a turn with ten events costs as much as with a thousand.
         """
-        slots = self.source.ring.take()
+        slots = self.source.ring.take(lingers=lingers)
         if len(slots):
             self._slots.append(slots)
             self._slots_taken += len(slots)
@@ -144,10 +149,18 @@ class Intake:
         self.store.count(EventKind.OWNER, taken=len(standing), joined=len(standing))
         return pick(events, ~is_standing)
 
-    async def take_all(self) -> None:
-        """Empty the ring, with a checkpoint for each chunk."""
-        while self.take_chunk():
+    async def take_all(self, *, lingers: bool = False) -> int:
+        """Empty the ring, with a checkpoint for each chunk; return how many slots that were.
+
+        Who lingers leaves what comes in the meantime for his next turn.
+        """
+        taken = 0
+        while more := self.take_chunk(lingers=lingers):
+            taken += more
+            if lingers and more < _DECODED_SLOTS // 2:
+                break
             await trio.lowlevel.checkpoint()
+        return taken
 
     async def close_epoch(self, closed_ns: int) -> None:
         """Take all that was told of a closed epoch: ring, merged drops, questions that nobody answered."""
@@ -186,9 +199,8 @@ async def consume_events(intake: Intake, period_s: float) -> NoReturn:
     """Empty the ring again and again, until cancelled; what is in the ring then stays there for the last drain."""
     while True:
         intake.turns += 1
-        await intake.take_all()
-        # An event that a program is still writing ends what can be taken, and those behind it wake nobody.
-        with trio.move_on_after(_LOOK_AGAIN_S):
-            await intake.source.ring.wait()
-        with trio.move_on_after(period_s):
-            await intake.source.ring.wait()
+        if await intake.take_all(lingers=True) < _MANY_SLOTS:
+            await intake.take_all()
+            # An event that a program is still writing ends what can be taken, and those behind it wake nobody.
+            await intake.source.ring.wait(_LOOK_AGAIN_S)
+        await intake.source.ring.wait(period_s)

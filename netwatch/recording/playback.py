@@ -125,11 +125,11 @@ class Playback:
         """The ring, which is this."""
         return self
 
-    async def wait(self) -> NoReturn:
+    async def wait(self, at_most_s: float) -> NoReturn:
         """Wait for ever: nothing comes by itself."""
         await trio.sleep_forever()
 
-    def take(self) -> NDArray[np.uint8]:
+    def take(self, *, lingers: bool = False) -> NDArray[np.uint8]:
         """Return what was taken at once; none where something else happened next."""
         while isinstance(self._next, InBetween) and not isinstance(self._next, Ring):
             self._pass_on()

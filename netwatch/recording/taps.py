@@ -132,13 +132,13 @@ class RecordedRing:
     source: EventRing
     put: Put
 
-    async def wait(self) -> None:
+    async def wait(self, at_most_s: float) -> None:
         """Wait for the source."""
-        await self.source.wait()
+        await self.source.wait(at_most_s)
 
-    def take(self) -> NDArray[np.uint8]:
+    def take(self, *, lingers: bool = False) -> NDArray[np.uint8]:
         """Return the source's slots."""
-        slots = self.source.take()
+        slots = self.source.take(lingers=lingers)
         if len(slots):
             self.put(Ring(slots.data))
         return slots

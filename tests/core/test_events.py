@@ -76,7 +76,8 @@ def test_garbage(content: bytes) -> None:
     decoded = decode(slots)
     assert sum(map(len, decoded.by_kind.values())) + len(decoded.dns_heads) + decoded.unknown <= len(slots)
     cgroups_in(slots)
-    assert 0 <= complete_slots(slots.view("<u4")[:, 0].copy()) <= len(slots)
+    last, end = complete_slots(slots.view("<u4")[:, 0].copy())
+    assert 0 <= last <= end <= len(slots)
 
 
 def test_cgroups() -> None:
@@ -95,7 +96,8 @@ def test_record_that_is_being_written(busy_at: int) -> None:
         record(kind, n, slots, BUSY if n == busy_at else 0, filling=0xFF) for n, (kind, slots) in enumerate(kinds)
     ]
     lengths = slots_of(records).view("<u4")[:, 0].copy()
-    assert complete_slots(lengths) == sum(slots for _, slots in kinds[:busy_at])
+    sizes = [slots for _, slots in kinds[:busy_at]]
+    assert complete_slots(lengths) == (sum(sizes[:-1]), sum(sizes))
 
 
 @pytest.mark.parametrize("seen", range(1, 8))
@@ -107,5 +109,7 @@ def test_record_that_is_cut(seen: int) -> None:
         record(EventKind.DNS, 2, 3, filling=9),
     ]
     lengths = slots_of(records).view("<u4")[:seen, 0].copy()
-    assert complete_slots(lengths) == {1: 1, 2: 1, 3: 1, 4: 4, 5: 4, 6: 4, 7: 7}[seen]
+    assert (
+        complete_slots(lengths) == {1: (0, 1), 2: (0, 1), 3: (0, 1), 4: (1, 4), 5: (1, 4), 6: (1, 4), 7: (4, 7)}[seen]
+    )
     assert EVENT_BYTES == EVENT_SLOT_BYTES - EVENT_HEAD_BYTES

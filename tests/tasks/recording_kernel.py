@@ -98,10 +98,10 @@ class FakeRing:
 
     chunks: deque[NDArray[np.uint8]] = attrs.Factory(deque)
 
-    async def wait(self) -> NoReturn:
+    async def wait(self, at_most_s: float) -> NoReturn:
         await trio.sleep_forever()
 
-    def take(self) -> NDArray[np.uint8]:
+    def take(self, *, lingers: bool = False) -> NDArray[np.uint8]:
         return self.chunks.popleft() if self.chunks else np.empty((0, EVENT_SLOT_BYTES), np.uint8)
 
 

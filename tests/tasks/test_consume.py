@@ -33,11 +33,12 @@ class FakeRing:
             self.woken.set()
         self.records.extend(records)
 
-    async def wait(self) -> None:
-        await self.woken.wait()
-        self.woken = trio.Event()
+    async def wait(self, at_most_s: float) -> None:
+        with trio.move_on_after(at_most_s):
+            await self.woken.wait()
+            self.woken = trio.Event()
 
-    def take(self) -> np.ndarray:
+    def take(self, *, lingers: bool = False) -> np.ndarray:
         some = [self.records.popleft() for _ in range(min(self.most, len(self.records)))]
         if some:
             self.taken_at.append(trio.current_time())
