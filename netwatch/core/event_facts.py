@@ -7,6 +7,7 @@ Neighbours: `core/reduce.py` does the sums, `core/join.py` asks which rows the f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -45,15 +46,16 @@ def ties_of(events: NDArray[np.void]) -> tuple[NDArray[Any], ...]:
 
 @attrs.frozen(eq=False)
 class _Kind:
-    """Facts (m,) of one kind; `place_of_group` has where a group's stand, or -1."""
+    """What is told of groups by one kind of event: `place_of_group` has where a group is in the segments, or -1."""
 
     place_of_group: NDArray[np.intp]
-    values: NDArray[np.void]
+    segments: Segments
+    reduce: Callable[[Segments], NDArray[np.void]]
 
 
 @attrs.frozen(eq=False)
 class EventFacts:
-    """Facts about groups, by the field of Enrichment that they go into."""
+    """Facts about groups, by the field of Enrichment that they go into. They are made when they are asked for."""
 
     _kinds: Mapping[str, _Kind]
 
@@ -64,7 +66,7 @@ class EventFacts:
             places = kind.place_of_group[groups]
             has_fact = np.flatnonzero(places >= 0)
             if len(has_fact):
-                chosen[name] = Facts(rows[has_fact], pick(kind.values, places[has_fact]))
+                chosen[name] = Facts(rows[has_fact], kind.reduce(kind.segments.at(places[has_fact])))
         if "hooks" in chosen:
             chosen["hooks"] = _without_own(chosen["hooks"], values)
         return Enrichment(**chosen)
@@ -73,23 +75,26 @@ class EventFacts:
 def facts_of(
     events: Mapping[EventKind, NDArray[np.void]], segments: Mapping[EventKind, Segments], group_count: int
 ) -> EventFacts:
-    """Reduce the events of each kind, given in segments of so many groups."""
+    """Return what the events of each kind, given in segments of so many groups, tell."""
     facts: dict[str, _Kind] = {}
 
-    def add(name: str, groups: NDArray[np.intp], values: NDArray[np.void]) -> None:
+    def add(name: str, segments: Segments, reduce: Callable[[Segments], NDArray[np.void]]) -> None:
         place_of_group = np.full(group_count, -1, np.intp)
-        place_of_group[groups] = np.arange(len(groups))
-        facts[name] = _Kind(place_of_group, values)
+        place_of_group[segments.groups] = np.arange(len(segments))
+        facts[name] = _Kind(place_of_group, segments, reduce)
 
     for kind, (name, reduce) in _REDUCTIONS.items():
         if kind in events:
-            add(name, segments[kind].groups, reduce(events[kind], segments[kind]))
+            add(name, segments[kind], partial(reduce, events[kind]))
     if EventKind.OWNER in events:
         owners = events[EventKind.OWNER]
         for end, name in _END_NAMES.items():
-            ours = _part(segments[EventKind.OWNER], owners["end"] == end)
-            add(name, ours.groups, np.ascontiguousarray(pick(owners, ours.lasts)["owner"]))
+            add(name, _part(segments[EventKind.OWNER], owners["end"] == end), partial(_latest_owners, owners))
     return EventFacts(facts)
+
+
+def _latest_owners(events: NDArray[np.void], segments: Segments) -> NDArray[np.void]:
+    return np.ascontiguousarray(pick(events, segments.lasts)["owner"])
 
 
 def _part(segments: Segments, condition: NDArray[np.bool_]) -> Segments:

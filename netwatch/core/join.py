@@ -25,7 +25,7 @@ from netwatch.core.key_hash import KEY_WORDS, group_keys, hash_words, words_of
 from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, HOOK_EGRESS, EventKind
 from netwatch.core.overflow import OverflowRows, rows_of_packets
 from netwatch.core.recent import RecentFlows, Remembered
-from netwatch.core.rows import copied, joined, pick
+from netwatch.core.rows import copied, moved_together, pick
 from netwatch.core.segments import Segments
 from netwatch.event_ledger import EventEnds
 from netwatch.ledger import FlowAmount
@@ -82,7 +82,8 @@ class JoinStore:
         eligible: dict[EventKind, NDArray[np.void]] = {}
         arrived, self._pending = self._pending, deque()
         parts: dict[EventKind, list[NDArray[np.void]]] = {}
-        for kind, events in arrived:
+        while arrived:
+            kind, events = arrived.popleft()
             is_due = head_of(events)["time_ns"] <= closed_ns
             if final or is_due.all():
                 parts.setdefault(kind, []).append(events)
@@ -90,7 +91,8 @@ class JoinStore:
                 parts.setdefault(kind, []).append(pick(events, is_due))
                 self._pending.append((kind, pick(events, ~is_due)))
         for kind, several in parts.items():
-            events = joined(several)
+            del events
+            events = moved_together(several)
             if len(events):
                 eligible[kind] = events
                 # They are held until `finish` says where they ended; room for others is there at once.

@@ -31,6 +31,19 @@ def joined(parts: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
     return rows
 
 
+def moved_together(parts: list[NDArray[np.void]]) -> NDArray[np.void]:
+    """Return contiguous rows of one dtype, one after the other; the parts are gone, each as soon as it is copied."""
+    if len(parts) == 1:
+        return parts.pop()
+    rows = np.empty(sum(map(len, parts)), _whole(parts[0]))
+    dtype, end = parts[0].dtype, len(rows)
+    while parts:
+        begin = end - len(parts[-1])
+        rows[begin:end] = parts.pop().view(rows.dtype)
+        end = begin
+    return rows.view(dtype)
+
+
 def pick(rows: NDArray[np.void], index: NDArray[Any]) -> NDArray[np.void]:
     """Return `rows[index]` of contiguous rows (n,); `index` is of row numbers, or of n truth values."""
     picked: NDArray[np.void] = rows.view(_whole(rows))[index].view(rows.dtype)

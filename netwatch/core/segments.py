@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(eq=False)
 class Segments:
-    """Rows (n,) by group: `groups` (m,) are the numbers of those that occur, ascending; `starts` where each begins."""
+    """Rows (n,) by group: `groups` (m,) are the numbers of those that occur; `starts` where each begins in `order`."""
 
     order: NDArray[np.intp]
     groups: NDArray[np.intp]
@@ -27,7 +27,10 @@ class Segments:
 
     @classmethod
     def of(cls, grouped: NDArray[np.intp], of_row: NDArray[np.intp], *ties: NDArray[Any]) -> Segments:
-        """Make them of rows already in order of their groups; `ties`, the most important first, order each group."""
+        """Make them of rows already in order of their groups; `ties`, the most important first, order each group.
+
+        The groups ascend.
+        """
         groups = of_row[grouped]
         is_first = is_first_of(groups)
         starts = np.flatnonzero(is_first)
@@ -38,6 +41,17 @@ class Segments:
 
     def __len__(self) -> int:
         return len(self.groups)
+
+    def at(self, places: NDArray[np.intp]) -> Segments:
+        """Return those of the groups at some places (k,), in the order in which they are asked for."""
+        begins = self.starts[places]
+        if len(self) == len(self.order):
+            return Segments(self.order[begins], self.groups[places], np.arange(len(places)))
+        ends = taken(self.starts, np.where(places + 1 < len(self), places + 1, -1))
+        sizes = np.where(ends == 0, len(self.order), ends) - begins
+        starts = sizes.cumsum() - sizes
+        rows = np.arange(sizes.sum()) + np.repeat(begins - starts, sizes)
+        return Segments(self.order[rows], self.groups[places], starts)
 
     @property
     def sizes(self) -> NDArray[np.intp]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from netwatch.core.layout import DROP_EVENT, FLOW_VALUE
-from netwatch.core.rows import copied, joined, pick
+from netwatch.core.rows import copied, joined, moved_together, pick
 
 ROWS = st.sampled_from([DROP_EVENT, FLOW_VALUE]).flatmap(
     lambda dtype: st.binary(min_size=0, max_size=5 * dtype.itemsize).map(
@@ -32,6 +32,15 @@ def test_joined(rows: np.ndarray, parts: int) -> None:
     together = joined([rows] * parts)
     assert (together.dtype, together.tobytes()) == (rows.dtype, rows.tobytes() * parts)
     assert np.shares_memory(together, rows) == (parts == 1 and len(rows) > 0)
+
+
+@given(st.lists(ROWS, min_size=1, max_size=4))
+def test_moved_together(parts: list[np.ndarray]) -> None:
+    """The same, and the parts are gone."""
+    parts = [part for part in parts if part.dtype == parts[0].dtype]
+    dtype, octets = parts[0].dtype, b"".join(part.tobytes() for part in parts)
+    together = moved_together(parts)
+    assert (together.dtype, together.tobytes(), parts) == (dtype, octets, [])
 
 
 @given(ROWS, st.data())

@@ -55,6 +55,18 @@ def test_order_of_arrival_never_matters(rows: list[Row], random) -> None:  # typ
     assert some.starts.tolist() == others.starts.tolist()
 
 
+@given(ROWS, st.data())
+def test_at_places(rows: list[Row], data: st.DataObject) -> None:
+    """Some of the groups, in any order, with all that they have."""
+    segments, expected = segments_of(rows), naive(rows)
+    places = data.draw(st.permutations(range(len(segments))))[: data.draw(st.integers(0, len(segments)))]
+    some = segments.at(np.array(places, np.intp))
+    assert some.groups.tolist() == [list(expected)[place] for place in places]
+    assert [some.order[begin:][:size].tolist() for begin, size in zip(some.starts, some.sizes, strict=True)] == [
+        expected[group] for group in some.groups.tolist()
+    ]
+
+
 @given(ROWS)
 def test_without_ties(rows: list[Row]) -> None:
     """Where nothing orders them, the rows of a group stay as they came."""
