@@ -1,4 +1,4 @@
-"""Conversations between the two hosts of the testbed: connections, refused ones, and questions to a name server.
+"""Conversations between the two hosts of the testbed: connections, refused ones, lost segments, questions to a server.
 
 Law: one thread holds them all, one after the other, so that each turn of a benchmark sees the same packets.
 Neighbours: `hook_cost.py` measures the hooks that these come by; `generator.py` sends packets without sockets.
@@ -20,6 +20,11 @@ _CONNECTIONS = _QUESTIONS = 50
 _REFUSED = 10
 _ANSWER = bytes(8_000)
 _TIMEOUT_S = 5.0
+_LOSSES = (
+    "add table inet bench",
+    "add chain inet bench here { type filter hook input priority 0; }",
+    f"add rule inet bench here tcp sport {_PORT} meta length > 1000 numgen inc mod 100 == 99 drop",
+)
 _NAME = b"\x03www\x07example\x03org\x00" + struct.pack(">HH", 1, 1)
 
 
@@ -32,6 +37,8 @@ class Conversations:
 
     def __enter__(self) -> Self:
         connect(self._testbed.sending, [f"{_CLIENT}/24"], self._testbed.watched, [f"{_SERVER}/24"])
+        for command in _LOSSES:
+            self._testbed.sending.namespace.run("nft", command)
         with self._testbed.watched.namespace.enter():
             self._listener = self._stack.enter_context(socket.create_server((_SERVER, _PORT)))
             self._name_server = self._stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -44,7 +51,10 @@ class Conversations:
         self._stack.close()
 
     def hold(self) -> None:
-        """Have 50 connections with 8 kB each, 10 that are refused, and 50 questions answered. Raises OSError."""
+        """Have 50 connections with 8 kB each, 10 that are refused, and 50 questions answered. Raises OSError.
+
+        Of a hundred large packets of the server one is lost, and sent again a fifth of a second later.
+        """
         with self._testbed.sending.namespace.enter():
             for _ in range(_CONNECTIONS):
                 self._connect()

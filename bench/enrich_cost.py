@@ -42,4 +42,6 @@ def measure(plan: Plan) -> Iterator[Sample]:
             if goal is not None:
                 missing = outcome.sent.packets - received.dropped_packets
                 yield sample("drops lost", f"of {outcome.sent.packets:,}", missing, 0)
+                yield sample("from a drop to its flow at the collector, least", "ms", received.least_delay_s * 1e3)
+                yield sample("from a drop to its flow at the collector, median", "ms", received.median_delay_s * 1e3)
             yield sample("resident memory, peak", "MiB", outcome.at_end.peak_mib)

@@ -79,7 +79,7 @@ def _samples(word: str, runs: Mapping[str, int], total_ns: Mapping[str, int]) ->
     packet_ns = sum(total_ns[name] for name in PACKET_HOOKS) / packets - measuring_ns
     yield Sample(Quantity("hooks", f"{word}: packet hook, a packet", "ns"), "netwatch", packet_ns)
     for name, count in runs.items():
-        # A hook that nothing came by (retransmissions, here) has no figure.
+        # A hook that nothing came by has no figure.
         if name in HOOKS and name not in PACKET_HOOKS and count:
             quantity = Quantity("hooks", f"{word}: {HOOKS[name].target}, a run", "ns")
             yield Sample(quantity, "netwatch", total_ns[name] / count - measuring_ns)

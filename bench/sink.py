@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from typing import Self
 
@@ -29,7 +31,10 @@ _DECODE_TIMEOUT_S = 600.0  # 2 us a flow: a minute for 30 million
 
 @attrs.frozen
 class Received:
-    """What arrived. A partial flow is a record without packets or without bytes; dropped is what the kernel dropped."""
+    """What arrived. A partial flow is a record without packets or without bytes; dropped is what the kernel dropped.
+
+    The delay is from a flow's last packet to its arrival, for flows with a drop.
+    """
 
     messages: int = 0
     message_bytes: int = 0
@@ -37,6 +42,8 @@ class Received:
     packets: int = 0
     partial_flows: int = 0
     dropped_packets: int = 0
+    least_delay_s: float = 0.0
+    median_delay_s: float = 0.0
 
 
 class SinkFailed(Exception):
@@ -78,11 +85,13 @@ class Sink:
         return Received(**json.loads(output))
 
 
-def count(messages: Iterable[bytes]) -> Received:
-    """Decode messages and count."""
+def count(messages: Iterable[tuple[int, bytes]]) -> Received:
+    """Decode messages, each with the time of its arrival (Unix, ns), and count."""
     received = Received()
-    for message in messages:
+    delays: list[float] = []
+    for arrived_ns, message in messages:
         entries = Records.FromString(message).entries
+        delays += [(arrived_ns - e.time_flow_end.ToNanoseconds()) / 1e9 for e in entries if e.pkt_drop_packets]
         sizes = [(entry.packets, entry.bytes) for entry in entries]
         received = Received(
             received.messages + 1,
@@ -92,14 +101,16 @@ def count(messages: Iterable[bytes]) -> Received:
             received.partial_flows + sum(not (packets and octets) for packets, octets in sizes),
             received.dropped_packets + sum(entry.pkt_drop_packets for entry in entries),
         )
+    if delays:
+        received = attrs.evolve(received, least_delay_s=min(delays), median_delay_s=statistics.median(delays))
     return received
 
 
-async def _serve_until_input_ends(host: str) -> list[bytes]:
-    messages: list[bytes] = []
+async def _serve_until_input_ends(host: str) -> list[tuple[int, bytes]]:
+    messages: list[tuple[int, bytes]] = []
 
     async def keep(message: bytes) -> None:
-        messages.append(message)
+        messages.append((time.time_ns(), message))
 
     async with trio.open_nursery() as nursery:
         (address,) = await nursery.start(serve, f"{host}:0", keep)

@@ -157,7 +157,17 @@ def test_messages_are_counted() -> None:
         Records(entries=[record(3, 300), record(0, 10)]).SerializeToString(),
         Records(entries=[record(2, 0)]).SerializeToString(),
     ]
-    assert count(messages) == Received(2, sum(map(len, messages)), 3, 5, 2)
+    assert count([(0, message) for message in messages]) == Received(2, sum(map(len, messages)), 3, 5, 2)
+
+
+def test_delay_of_dropped_packets() -> None:
+    """From the last packet of each flow with a drop to the arrival of its message."""
+    records = [record(1, 10) for _ in range(4)]
+    for entry, end_ms in zip(records, (1_500, 1_900, 1_000, 0), strict=True):
+        entry.time_flow_end.FromMilliseconds(end_ms)
+        entry.pkt_drop_packets = 1 if end_ms else 0
+    received = count([(2 * 10**9, Records(entries=records).SerializeToString())])
+    assert (received.least_delay_s, received.median_delay_s) == (0.1, 0.5)
 
 
 def test_a_sink_that_got_nothing() -> None:

@@ -23,6 +23,7 @@ from grpclib.utils import Wrapper
 from h2.config import H2Configuration
 from h2.events import AlternativeServiceAvailable, InformationalResponseReceived, UnknownFrameReceived
 from h2.exceptions import H2Error
+from h2.utilities import SizeLimitDict
 
 from netwatch.errors import DeliveryFailed
 from netwatch.exporters.reasons import describe, failure_in
@@ -34,6 +35,10 @@ MAX_WRITE_BYTES = 16 * 16_384
 
 # The least that HTTP/2 allows: replies are empty.
 _WINDOW_BYTES = 65_535
+
+# How many calls that ended h2 remembers, in case something still comes for them. Its own 65,536 are 7 MB, after four
+# days of drains.
+_MAX_CLOSED_STREAMS = 64
 
 _PREFIX = struct.Struct(">BI")  # gRPC over HTTP2, Length-Prefixed-Message: not compressed, length
 _FRAME_HEADER = struct.Struct(">BHBBI")  # RFC 9113, 4.1: length in 24 bits, type, flags, stream
@@ -118,6 +123,7 @@ class ClientProtocol(AbortableProtocol):
         super().connection_made(transport)
         self.processor = _Processor(self.handler, self.connection)
         self._h2 = self.connection._connection  # grpclib hides it; a frame needs its windows
+        self._h2._closed_streams = SizeLimitDict(size_limit=_MAX_CLOSED_STREAMS)
 
     def data_received(self, data: bytes) -> None:
         """Take what came, if it can be HTTP/2.

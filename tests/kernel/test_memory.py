@@ -19,7 +19,7 @@ MAX_RESIDENT_BYTES = 80_000_000
 # Else they would grow for the whole test, to 12 MB.
 MAX_RECENT_FLOWS = 10_000
 # The same work over and over: what grows is a leak, or the allocator's last fragmentation. 1.3 MB were seen here, and
-# 3 MB between the 150th and the 600th drain: it has not been found out which of the two that is.
+# less and less later: 65.7 MB after 10,000 drains, 64.4 after 2,400, while what Python and numpy hold was the same.
 MAX_GROWTH_BYTES = 2_500_000
 LISTEN = "127.0.0.1:2055"
 
