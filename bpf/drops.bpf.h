@@ -33,18 +33,19 @@ static __always_inline int is_same_key(const struct flow_key *one, const struct 
 static __always_inline void merge_drop(const struct drop_event *drop)
 {
 	int zero = 0, half;
-	u64 *number = drop_turn.lookup(&zero), *used, turn;
+	struct drop_turn *current = drop_turn.lookup(&zero);
 	struct drop_event *pending;
 	struct drop_table *table;
 	struct drop_slot *slot;
+	u64 turn;
 
-	if (!number)
+	if (!current)
 		return;
-	turn = *number + 1;
-	half = *number & (DROP_HALVES - 1);
+	turn = current->number;
+	half = turn & (DROP_HALVES - 1);
 	table = drop_tables.lookup(&half);
-	used = drop_used.lookup(&half);
-	if (!table || !used)
+	/* 0: user space does not take them yet. */
+	if (!table || !turn)
 		return;
 	slot = &table->slots[(hash_key(&drop->event.key) + drop->reason) >> 32 & (DROP_SLOTS - 1)];
 	pending = &slot->pending;
@@ -63,8 +64,8 @@ static __always_inline void merge_drop(const struct drop_event *drop)
 			return;
 		}
 		send_drop(pending);
-	} else if (*used != turn) {
-		*used = turn;
+	} else if (current->used[half] != turn) {
+		current->used[half] = turn;
 	}
 	*pending = *drop;
 	slot->turn = turn;

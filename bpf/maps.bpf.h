@@ -108,22 +108,25 @@ BPF_PERCPU_ARRAY(event_counters, u64, EVENT_KINDS * EVENT_COUNTERS);
  * takes what is in the other, so nothing is read while it is written. Exclusive: the kernel never runs the drop
  * program within itself on a CPU.
  * 64: where most flows drop once, each comes to a slot that has grown cold. With 256 that takes 70 ns longer.
- * drop_turn: the number of the turn, written by user space. Not the epoch: a turn ends after the grace of a drain, so that a packet that was
- * counted in the epoch's last microsecond and then dropped is told with its flow.
- * drop_used: the latest turn in which each half was used, and one more, so that 0 is none. What was not used needs not be read.
+ * drop_turn: mapped by user space. `number` is written there: which turn it is. Not the epoch: a turn ends after the grace of a drain, so that
+ * a packet that was counted in the epoch's last microsecond and then dropped is told with its flow. `used` is written by programs:
+ * the latest turn in which each half was used. What was not used needs not be read.
  */
 #define DROP_HALVES 2
 #define DROP_SLOTS 64
 struct drop_slot {
 	struct drop_event pending;
-	u64 turn;		/* and one more; of another turn: nothing is pending */
+	u64 turn;		/* of another turn: nothing is pending */
 };
 struct drop_table {
 	struct drop_slot slots[DROP_SLOTS];
 };
 BPF_PERCPU_ARRAY(drop_tables, struct drop_table, DROP_HALVES);
-BPF_ARRAY(drop_turn, u64, 1);
-BPF_ARRAY(drop_used, u64, DROP_HALVES);
+struct drop_turn {
+	u64 number;		/* from 1, so that 0 is none */
+	u64 used[DROP_HALVES];
+};
+BPF_F_TABLE("array", int, struct drop_turn, drop_turn, 1, BPF_F_MMAPABLE);
 
 /*
  * sockets: what is known of a socket: its owner, and since when it connects. Written where a process makes, connects or opens a socket, and

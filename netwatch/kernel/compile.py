@@ -38,7 +38,7 @@ FLOW_MAP_NAMES = ("flows_0", "flows_1", "flows_2")
 MAPS = (
     *(*FLOW_MAP_NAMES, "flow_maps", "flow_filter", "epoch", "full"),
     *("counters", "hooks", "hook_overflow", "ethertypes", "fragments"),
-    *("ring", "ring_wake", "event_counters", "drop_tables", "drop_turn", "drop_used", "sockets"),
+    *("ring", "ring_wake", "event_counters", "drop_tables", "drop_turn", "sockets"),
 )
 
 _NO_REASON = 0xFFFF_FFFF
