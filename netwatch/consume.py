@@ -54,6 +54,11 @@ _MANY_SLOTS = 16
 _DECODED_SLOTS = 8_192
 
 
+# From the packet hook to the drop it takes microseconds, if the CPU is not taken away in between. (What is in the flow
+# map has the RCU grace period of the flip for that, 8 to 25 ms.)
+_OVERFLOW_GRACE_NS = 10_000_000
+
+
 class EventRing(Protocol):
     """The ring, as it is consumed (kernel/ring.py)."""
 
@@ -190,6 +195,7 @@ def open_intake(source: Events, settings: JoinSettings, container_names: Contain
         max_pending_events=settings.max_pending_events,
         max_recent_flows=settings.max_recent_flows,
         is_packet_sampled=settings.sampling > 1 and settings.sampling_mode == "packet",
+        overflow_grace_ns=_OVERFLOW_GRACE_NS,
     )
     dns = DnsMatcher(settings.max_dns_questions, int(settings.dns_timeout_s * 1e9))
     return Intake(source, store, dns, KnownOwners(settings.max_recent_flows), container_names)

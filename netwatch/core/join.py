@@ -50,6 +50,9 @@ class JoinStore:
     max_pending_events: int
     max_recent_flows: int
     is_packet_sampled: bool = False
+    overflow_grace_ns: int = 0
+    """How long before the closing time a packet that found the map full must have come to leave with the epoch: so
+    that what was told of it right afterwards was told before that time."""
     recent: RecentFlows = attrs.field(init=False)
     lost: FlowAmount = attrs.field(factory=FlowAmount, init=False)
     """Packets among what was evicted, since the last drain."""
@@ -84,7 +87,8 @@ class JoinStore:
         parts: dict[EventKind, list[NDArray[np.void]]] = {}
         while arrived:
             kind, events = arrived.popleft()
-            is_due = head_of(events)["time_ns"] <= closed_ns
+            due_ns = closed_ns - self.overflow_grace_ns if kind is EventKind.FLOW else closed_ns
+            is_due = head_of(events)["time_ns"] <= due_ns
             if final or is_due.all():
                 parts.setdefault(kind, []).append(events)
             else:

@@ -314,3 +314,14 @@ def test_eviction() -> None:
     assert kinds(run.store, EventKind.FLOW) == {"taken": 1, "evicted": 1}
     assert kinds(run.store, EventKind.DROP) == {"taken": 4, "evicted": 1, "held": 3}
     assert run.store.close(100, WATCHED).lost == FlowAmount(0, 5, 500)
+
+
+@given(st.integers(40, 120), st.integers(0, 8))
+def test_packet_without_room_that_comes_last(time_ns: int, later_ns: int) -> None:
+    """It leaves with an epoch that what was told of it right afterwards belongs to, too; whichever epoch that is."""
+    run = Run(JoinStore(10, 10, overflow_grace_ns=10))
+    run.add(Told(EventKind.FLOW, 1, time_ns), Told(EventKind.DROP, 1, time_ns + later_ns))
+    for closed_ns in (100, 200, 300):
+        run.drain(closed_ns)
+    assert len(run.records) == 1
+    assert kinds(run.store, EventKind.DROP) == {"taken": 1, "joined": 1}
