@@ -17,15 +17,12 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from netwatch.consume import Intake
+from netwatch.consume import Intake, open_intake
 from netwatch.core.batch import FlowBatch, InterfaceNames
-from netwatch.core.dns import DnsMatcher
 from netwatch.core.enrichment import Names
 from netwatch.core.events import EVENT_TYPES
 from netwatch.core.interfaces import InterfaceRegistry
-from netwatch.core.join import JoinStore
 from netwatch.core.json_lines import format_batch_json
-from netwatch.core.known_owners import KnownOwners
 from netwatch.core.layout import DROP_EVENT, EVENT_BYTES, EVENT_SLOT_BYTES, FLOW_KEY, EventKind
 from netwatch.core.link import Link
 from netwatch.core.translations import Translations
@@ -181,10 +178,7 @@ class RecordedRun:
         """Wire it as the agent does."""
         recorder = self.recorder
         flows, counters, clock = recorder.sources(self.kernel, self.kernel, FakeClock())
-        store = JoinStore(SETTINGS.max_pending_events, SETTINGS.max_recent_flows)
-        dns = DnsMatcher(SETTINGS.max_dns_questions, int(SETTINGS.dns_timeout_s * 1e9))
-        owners = KnownOwners(SETTINGS.max_recent_flows)
-        self.intake = Intake(recorder.events(self._events), store, dns, owners, recorder.containers(FakeContainers()))
+        self.intake = open_intake(recorder.events(self._events), SETTINGS, recorder.containers(FakeContainers()))
         self.translations = recorder.translations(SETTINGS.max_translations)
         names = recorder.names(lambda: Names(DROP_REASONS, self.intake.containers))
         joiner = Joiner(self.intake, self.translations, 0.0, names) if self.is_joining else None
