@@ -83,19 +83,7 @@ class JoinStore:
         `watched` are the indices of the interfaces that are watched.
         """
         eligible: dict[EventKind, NDArray[np.void]] = {}
-        arrived, self._pending = self._pending, deque()
-        parts: dict[EventKind, list[NDArray[np.void]]] = {}
-        while arrived:
-            kind, events = arrived.popleft()
-            due_ns = closed_ns - self.overflow_grace_ns if kind is EventKind.FLOW else closed_ns
-            is_due = head_of(events)["time_ns"] <= due_ns
-            if final or is_due.all():
-                parts.setdefault(kind, []).append(events)
-            else:
-                parts.setdefault(kind, []).append(pick(events, is_due))
-                self._pending.append((kind, pick(events, ~is_due)))
-        for kind, several in parts.items():
-            del events
+        for kind, several in self._take_due(closed_ns, final=final).items():
             events = moved_together(several)
             if len(events):
                 eligible[kind] = events
@@ -105,6 +93,20 @@ class JoinStore:
         joining = Joining(self, eligible, np.fromiter(watched, np.uint32), before_ns, self.lost)
         self._closed_ns, self.lost = closed_ns, FlowAmount()
         return joining
+
+    def _take_due(self, closed_ns: int, *, final: bool) -> dict[EventKind, list[NDArray[np.void]]]:
+        """Take what belongs to an epoch that closed at a time, in the parts in which it came."""
+        parts: dict[EventKind, list[NDArray[np.void]]] = {}
+        arrived, self._pending = self._pending, deque()
+        for kind, events in arrived:
+            due_ns = closed_ns - self.overflow_grace_ns if kind is EventKind.FLOW else closed_ns
+            is_due = head_of(events)["time_ns"] <= due_ns
+            if final or is_due.all():
+                parts.setdefault(kind, []).append(events)
+            else:
+                parts.setdefault(kind, []).append(pick(events, is_due))
+                self._pending.append((kind, pick(events, ~is_due)))
+        return parts
 
     def hold(self, kind: EventKind, events: NDArray[np.void], *, is_old: bool = False) -> None:
         """Let events wait, as the newest to arrive or as the oldest."""

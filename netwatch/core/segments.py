@@ -47,8 +47,7 @@ class Segments:
         begins = self.starts[places]
         if len(self) == len(self.order):
             return Segments(self.order[begins], self.groups[places], np.arange(len(places)))
-        ends = taken(self.starts, np.where(places + 1 < len(self), places + 1, -1))
-        sizes = np.where(ends == 0, len(self.order), ends) - begins
+        sizes = np.append(self.starts, len(self.order))[places + 1] - begins
         starts = sizes.cumsum() - sizes
         rows = np.arange(sizes.sum()) + np.repeat(begins - starts, sizes)
         return Segments(self.order[rows], self.groups[places], starts)

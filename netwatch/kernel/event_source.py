@@ -48,14 +48,9 @@ class EventSource:
 
     def counts(self) -> KernelEvents:
         """Return what the programs have counted so far."""
-        by_kind = self._counted()
+        (_,) = self._counters.batches(Command.MAP_LOOKUP_BATCH, self._loaded.maps["event_counters"], "event_counters")
+        by_kind = self._counters.values.sum(axis=1).reshape(len(EventKind), len(EventCounter)).tolist()
         made, lost, thinned = ({kind: by_kind[kind][what] for kind in EventKind} for what in EventCounter)
         (_,) = self._wakes.batches(Command.MAP_LOOKUP_BATCH, self._loaded.maps["ring_wake"], "ring_wake")
         missed = {name: program_stats(fd)[2] for name, fd in self._loaded.programs.items()}
         return KernelEvents(made, lost, thinned, missed, int(self._wakes.values["count"][0]))
-
-    def _counted(self) -> list[list[int]]:
-        """Return each EventCounter of each EventKind."""
-        (_,) = self._counters.batches(Command.MAP_LOOKUP_BATCH, self._loaded.maps["event_counters"], "event_counters")
-        by_kind: list[list[int]] = self._counters.values.sum(axis=1).reshape(len(EventKind), len(EventCounter)).tolist()
-        return by_kind
