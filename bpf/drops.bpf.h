@@ -32,18 +32,22 @@ static __always_inline int is_same_key(const struct flow_key *one, const struct 
 /* Add a drop to what its slot holds; what it holds of another flow, or for too long, is sent and makes room. */
 static __always_inline void merge_drop(const struct drop_event *drop)
 {
-	int zero = 0, half;
+	int zero = 0, table_number;
 	struct drop_turn *current = drop_turn.lookup(&zero);
 	struct drop_event *pending;
 	struct drop_table *table;
 	struct drop_slot *slot;
-	u64 turn;
+	u64 turn, half;
 
 	if (!current)
 		return;
 	turn = current->number;
-	half = turn & (DROP_HALVES - 1);
-	table = drop_tables.lookup(&half);
+	/*
+	 * A map's key lies on the stack, and the verifier of Linux 6.1 and 6.12 forgets the bounds of what is read back from there: "math
+	 * between map_value pointer and register with unbounded min value is not allowed". So the index is a variable of its own.
+	 */
+	table_number = half = turn & (DROP_HALVES - 1);
+	table = drop_tables.lookup(&table_number);
 	/* 0: user space does not take them yet. */
 	if (!table || !turn)
 		return;
