@@ -1,0 +1,73 @@
+"""Boot virtual machines with Debian's kernels and see what netwatch can do there: `make kernels`.
+
+Ends with 1 where a kernel could not do what it should. With `--write` the tables of README.md and bpf/README.md are
+made from this run; then all kernels have to be in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from pathlib import Path
+
+from tests.machines.kernels import SUITES, fetch
+from tests.machines.machine import Machine, choose_accelerator
+from tests.machines.report import Result, capability_table, verifier_table, write_between_marks
+
+_CHECKOUT = Path(__file__).parent.parent.parent
+_UNSUPPORTED = ("5.10",)  # has no atomic compare-and-swap: there, `check` and `run` have to refuse
+
+
+def main() -> int:
+    """Fetch, boot and report, one kernel after the other."""
+    options = _parser().parse_args()
+    kernels = options.kernels.split() or list(SUITES)
+    results = []
+    for name in kernels:
+        kernel = fetch(SUITES[name], options.cache)
+        machine = Machine(kernel, options.accelerator or choose_accelerator(kernel))
+        print(f"{kernel.release}: booting ({machine.accelerator})", flush=True)
+        began = time.monotonic()
+        result = Result()
+        arguments = ["--short"] if options.short else []
+        with contextlib.suppress(TimeoutError):
+            for report in machine.run(options.root, arguments, options.timeout):
+                result.add(report)
+        print(f"{kernel.release}: {time.monotonic() - began:.0f} s", flush=True)
+        results.append(result)
+    if options.write:
+        write_between_marks(_CHECKOUT / "README.md", "kernels", capability_table(results))
+        write_between_marks(_CHECKOUT / "bpf/README.md", "verifier", verifier_table(results))
+    return _conclude(results)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.machines", description="what netwatch can do on other kernels"
+    )
+    parser.add_argument("--kernels", default="", help=f"some of: {' '.join(SUITES)} (all)")
+    parser.add_argument("--root", type=Path, required=True, help="a bare root file system with netwatch installed")
+    parser.add_argument("--cache", type=Path, required=True, help="where kernels are kept from run to run")
+    parser.add_argument("--short", action="store_true", help="one test of each promise: four minutes by emulation")
+    parser.add_argument("--accelerator", choices=("kvm", "tcg"), help="instead of the fastest that works")
+    parser.add_argument("--timeout", type=float, default=5_400, help="seconds for one machine")
+    parser.add_argument("--write", action="store_true", help="write the tables of README.md and bpf/README.md")
+    return parser
+
+
+def _conclude(results: list[Result]) -> int:
+    print(capability_table(results))
+    passed = failed = 0
+    for result in results:
+        for problem in result.problems():
+            print(f"{result.release}: {problem}")
+        passed += sum(outcomes.count("passed") for outcomes in result.tests.values())
+        failed += len(result.problems())
+    print(f"kernels: {passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
