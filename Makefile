@@ -9,10 +9,17 @@ ARGS ?=
 # What the agent needs of Debian. python3-bpfcc is BCC's binding and belongs to /usr/bin/python3; linux-libc-dev and
 # libc6-dev bring the UAPI headers; libbpf reads the kernel's BTF. No kernel headers.
 PACKAGES := python3-bpfcc libbpf1 python3-venv linux-libc-dev libc6-dev iproute2
-# What the tests need beside it: a C compiler for the ABI test and the generator, ping, and nft to drop and translate.
-TEST_PACKAGES := $(PACKAGES) gcc iputils-ping nftables util-linux
+# What the tests need beside it: a C compiler for the ABI test and the generator, ping, nft to drop and translate,
+# conntrack to look at what was translated.
+TEST_PACKAGES := $(PACKAGES) gcc iputils-ping nftables util-linux conntrack procps
+# What the virtual machines need: outside of them, and in their root file system.
+MACHINE_PACKAGES := mmdebstrap qemu-system-x86 cpio kmod
 
-.PHONY: run setup test bench lint clean
+# Virtual machines: where their root file system and kernels are kept, and which are booted ("6.1 6.12"; all).
+MACHINES ?= $(HOME)/.cache/netwatch/machines
+KERNELS ?=
+
+.PHONY: run setup test bench kernels setup-machine lint clean
 run: setup
 	@exec $(BIN)/netwatch run $(ARGS)
 
@@ -23,6 +30,20 @@ test: setup $(VENV)/.test-packages $(BIN)/tox
 
 bench: setup $(VENV)/.test-packages
 	$(BIN)/python -m bench $(ARGS)
+
+# What netwatch can do on Debian's kernels: hours for all of them by emulation. As root.
+kernels: setup
+	@sh deploy/install-packages $(MACHINE_PACKAGES)
+	@mkdir -p $(MACHINES)
+	@rm -rf --one-file-system $(MACHINES)/root $(MACHINES)/root.cpio
+	@tests/machines/bare-root make $(MACHINES)/root
+	@tests/machines/bare-root enter $(MACHINES)/root make setup-machine
+	$(BIN)/python -m tests.machines --kernels "$(KERNELS)" --root $(MACHINES)/root --cache $(MACHINES)/kernels $(ARGS)
+
+# In the root file system of a virtual machine: everything that a test needs there.
+setup-machine: setup $(VENV)/.test-packages
+	@sh deploy/install-packages kmod
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 
 lint: $(BIN)/tox
 	$(BIN)/tox run -e lint,types
