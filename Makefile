@@ -2,6 +2,9 @@
 # As root: make run, make test. Pass options by ARGS="-i lo --active-timeout 1".
 
 PYTHON ?= /usr/bin/python3
+# The versions that were tested, also of what builds a package: a new release of another project breaks nothing here.
+export PIP_CONSTRAINT := $(CURDIR)/deploy/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
@@ -11,7 +14,7 @@ ARGS ?=
 PACKAGES := python3-bpfcc libbpf1 python3-venv linux-libc-dev libc6-dev iproute2
 # What the tests need beside it: a C compiler for the ABI test and the generator, ping, nft to drop and translate,
 # conntrack to look at what was translated.
-TEST_PACKAGES := $(PACKAGES) gcc iputils-ping nftables util-linux conntrack procps
+TEST_PACKAGES := $(PACKAGES) gcc iputils-ping nftables util-linux conntrack
 # What the virtual machines need: outside of them, and in their root file system.
 MACHINE_PACKAGES := mmdebstrap qemu-system-x86 cpio kmod
 
@@ -19,7 +22,7 @@ MACHINE_PACKAGES := mmdebstrap qemu-system-x86 cpio kmod
 MACHINES ?= $(HOME)/.cache/netwatch/machines
 KERNELS ?=
 
-.PHONY: run setup test bench kernels setup-machine lint clean
+.PHONY: run setup test bench kernels setup-machine lint update clean
 run: setup
 	@exec $(BIN)/netwatch run $(ARGS)
 
@@ -48,6 +51,11 @@ setup-machine: setup $(VENV)/.test-packages
 lint: $(BIN)/tox
 	$(BIN)/tox run -e lint,types
 
+# Today's versions of what is installed from PyPI. Run the tests before you commit them.
+update: $(VENV)/.packages
+	@PIP_CONSTRAINT= PIP_BUILD_CONSTRAINT= PYTHON=$(PYTHON) deploy/update-constraints
+	@git --no-pager diff --stat deploy/constraints.txt
+
 clean:
 	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -65,7 +73,7 @@ $(VENV)/.test-packages: Makefile
 $(BIN)/python: $(VENV)/.packages
 	@$(PYTHON) -m venv --system-site-packages $(VENV)
 
-$(VENV)/.installed: pyproject.toml $(BIN)/python
+$(VENV)/.installed: pyproject.toml deploy/constraints.txt $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
