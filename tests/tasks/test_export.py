@@ -75,6 +75,44 @@ def test_failure_between_two_messages_of_a_batch() -> None:
     assert queue.account.exported.flows == 10
 
 
+def test_after_an_outage() -> None:
+    """A collector that has delivered again and then fails is tried again after the shortest pause, not the longest."""
+    collector = FakeCollector(failing=[*range(6), 7])
+    queue = new_queue()
+
+    async def main() -> None:
+        for _ in range(2):
+            await queue.put(batch_of(10), 0)
+        queue.close()
+        await export_flows(queue, collector, backoff())
+
+    on_virtual_clock(main)
+    assert [message.flows for message in collector.delivered] == [10, 10]
+    (*_, failed_again, tried_again) = collector.attempts
+    assert 0.05 <= tried_again - failed_again <= 0.15
+
+
+def test_nobody_waits_for_a_collector_that_fails() -> None:
+    """From its first failure on, a full queue makes room at once: a drain is not held up by an outage."""
+    collector = FakeCollector(failing=range(1_000))
+    queue = new_queue(max_flows=20)
+    waited: list[float] = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(export_flows, queue, collector, backoff())
+            for _ in range(3):
+                started = trio.current_time()
+                await queue.put(batch_of(10), started + 100)
+                waited.append(trio.current_time() - started)
+                await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    on_virtual_clock(main)
+    assert waited == [0, 0, 0]
+    assert queue.account.lost == {QUEUE_FULL: FlowAmount(10, 10, 1_000)}
+
+
 def test_queue_full_while_the_collector_is_down() -> None:
     """The oldest batch is lost and counted; the newest stay. Nobody waits for a collector that does not deliver."""
     queue = new_queue(max_flows=30)
