@@ -17,7 +17,7 @@ from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, FRAGMENT_KEY, FRAGMENT_VA
 from netwatch.kernel.counters import KernelCounters
 from netwatch.kernel.flow_map import BatchReader, FlowMaps
 from netwatch.kernel.program import LoadedPrograms
-from netwatch.kernel.syscall import Command, test_run
+from netwatch.kernel.syscall import Command, map_update, test_run
 from netwatch.ledger import Amount
 from tests.kernel.dissection import Ending, Flow, NotIp
 
@@ -63,6 +63,13 @@ class ProgramRunner:
     def forget_fragments(self) -> None:
         """Empty the fragment table: examples of a property know nothing of each other."""
         self._take(self._fragments, "fragments")
+
+    def age_fragments(self, by_ns: int) -> None:
+        """Let every fragment in the table have passed so much earlier."""
+        for count in self._take(self._fragments, "fragments"):
+            for key, value in zip(self._fragments.keys[:count], self._fragments.values[:count], strict=True):
+                value["seen_ns"] -= np.uint64(by_ns)
+                map_update(self._loaded.maps["fragments"], key.tobytes(), value.tobytes())
 
     def run(self, program: str, packet: bytes, context: bytes = b"") -> Outcome:
         """Run a program and collect what it left."""

@@ -16,9 +16,11 @@ from tests.kernel.tcp_ends import PORT, attempt, connection, listen
 from tests.kernel.test_delayed_path import DELAY_S, SEGMENT_BYTES, connected, retransmitted, send_over_tcp
 from tests.kernel.test_delayed_path import PORT as STREAM_PORT
 from tests.kernel.told import assert_accounted, chosen, total
+from tests.kernel.waiting import look_until
 
 NS = 1e9
 SERVERS = ("10.0.0.2", "fd00::2")
+CLOSED = 17
 PERIOD = ("--active-timeout", "0.2")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -141,3 +143,41 @@ def test_state_at_the_end_of_each_epoch(pair: Pair, agent: Callable[..., AgentPr
         accepted.close()
     states = [flow["TcpState"] for flow in chosen(flows_of(daemon), SrcPort=port) if "TcpState" in flow]
     assert states == ["TCP_ESTABLISHED", "TCP_CLOSE"]
+
+
+def assert_no_drops(flows: list[FlowLine], connections: int) -> None:
+    # From the server, on its way in: SYN+ACK and FIN at the least.
+    assert total(chosen(flows, SrcPort=PORT), "Packets") >= 2 * connections
+    assert [flow for flow in flows if "PktDropPackets" in flow] == []
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_fin_that_comes_after_the_close(pair: Pair, agent: Callable[..., AgentProcess], server: str) -> None:
+    """It comes to what is left of a socket (TIME_WAIT), which frees it as if dropped: it has done what it was for."""
+    left, right = pair.left.namespace, pair.right.namespace
+    daemon = agent(left, "-i", "left0", *PERIOD)
+
+    def waiting() -> int:
+        return left.run("ss", "-tan").count("FIN-WAIT-2")
+
+    for _ in range(CLOSED):
+        with connection(left, right, server) as (client, _):
+            client.close()
+            # The server's acknowledgement by itself; its FIN comes with its own close.
+            assert look_until(waiting, bool)
+        assert not look_until(waiting, lambda sockets: not sockets)
+    assert_no_drops(flows_of(daemon), CLOSED)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_fin_that_is_never_read(pair: Pair, agent: Callable[..., AgentProcess], server: str) -> None:
+    """A FIN that acknowledges ours goes with the socket's queue, as if dropped: it has done what it was for."""
+    left, right = pair.left.namespace, pair.right.namespace
+    daemon = agent(left, "-i", "left0", *PERIOD)
+    for _ in range(CLOSED):
+        with connection(left, right, server) as (client, accepted):
+            # So that the server has not acknowledged by the time that it closes.
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+            client.close()
+            assert accepted.recv(1) == b""
+    assert_no_drops(flows_of(daemon), CLOSED)
