@@ -23,6 +23,7 @@ MACHINES ?= $(HOME)/.cache/netwatch/machines
 KERNELS ?=
 
 .PHONY: run setup test bench kernels setup-machine lint update clean
+.PHONY: run setup test bench lint golden clean
 run: setup
 	@exec $(BIN)/netwatch run $(ARGS)
 
@@ -55,6 +56,9 @@ lint: $(BIN)/tox
 update: $(VENV)/.packages
 	@PIP_CONSTRAINT= PIP_BUILD_CONSTRAINT= PYTHON=$(PYTHON) deploy/update-constraints
 	@git --no-pager diff --stat deploy/constraints.txt
+# Renew what tests/test_golden.py compares with, and show the difference.
+golden: setup
+	@$(BIN)/python -m tests.golden
 
 clean:
 	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis
