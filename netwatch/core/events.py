@@ -100,7 +100,7 @@ def decode(slots: NDArray[np.uint8]) -> DecodedEvents:
             known += len(rows)
     dns_rows = np.flatnonzero(is_record & (kinds == np.uint16(EventKind.DNS)))
     sizes = (lengths[dns_rows] & LENGTH_MASK) + EVENT_HEAD_BYTES
-    is_whole = (sizes % EVENT_SLOT_BYTES == 0) & (sizes > EVENT_HEAD_BYTES)
+    is_whole = sizes % EVENT_SLOT_BYTES == 0
     is_whole &= sizes <= np.minimum(EVENT_MAX_SLOTS, len(slots) - dns_rows) * EVENT_SLOT_BYTES
     dns_rows = dns_rows[is_whole]
     unknown = int(is_record.sum()) - known - len(dns_rows)

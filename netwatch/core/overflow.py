@@ -49,8 +49,8 @@ def rows_of_packets(events: NDArray[np.void], segments: Segments, homes: NDArray
     values["last_ns"] = segments.reduce(np.maximum, np.where(is_home, times, 0))
     values["first_ns"] = segments.reduce(np.minimum, np.where(is_home, times, np.iinfo(np.uint64).max))
     values["home"] = homes
+    # -1, so any packet's, where none was seen at the home: that row does not stay.
     first_home = segments.first_where(is_home)
-    first_home = np.where(first_home < 0, segments.firsts, first_home)
     for name in ("eth_type", "sampling", "dscp", "src_mac", "dst_mac"):
         values[name] = events[name][first_home]
     _note_hooks(heads["hook"], is_home, segments, values)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netwatch.core.events import EVENT_TYPES, MESSAGE_BYTES, cgroups_in, decode
+from netwatch.core.events import slots_of as slots_taken
 from netwatch.core.layout import EVENT_BYTES, EVENT_HEAD_BYTES, EVENT_SLOT_BYTES, OWNER_EVENT, EventKind
 from netwatch.kernel.ring import complete_slots
 
@@ -63,9 +64,43 @@ def test_long_message() -> None:
     for slots in (1, 2, 3):
         decoded = decode(slots_of([record(EventKind.DNS, 1, slots, filling=7), record(EventKind.DROP, 2)]))
         (message,) = decoded.dns_messages
-        assert len(message) == MESSAGE_BYTES
+        assert (len(message), message.dtype) == (MESSAGE_BYTES, np.uint8)
         assert (message == 7).sum() == EVENT_SLOT_BYTES * (slots - 1)
         assert decoded.by_kind[EventKind.DROP]["event"]["time_ns"].tolist() == [2]
+
+
+def with_length(kind: EventKind, length: int, slots: int) -> bytes:
+    """Return a record that says it is as long as that, in so many slots."""
+    return length.to_bytes(4, "little") + record(kind, 1, slots)[4:]
+
+
+@pytest.mark.parametrize(
+    ("length", "slots"),
+    [
+        pytest.param(2 * EVENT_SLOT_BYTES - EVENT_HEAD_BYTES - 8, 2, id="not whole slots"),
+        pytest.param(4 * EVENT_SLOT_BYTES - EVENT_HEAD_BYTES, 4, id="more slots than an event has"),
+        pytest.param(3 * EVENT_SLOT_BYTES - EVENT_HEAD_BYTES, 2, id="more slots than there are"),
+    ],
+)
+def test_long_record_that_no_program_makes(length: int, slots: int) -> None:
+    """It is counted as unknown, and the events before it stand."""
+    decoded = decode(slots_of([record(EventKind.DROP, 7), with_length(EventKind.DNS, length, slots)]))
+    assert decoded.by_kind[EventKind.DROP]["event"]["time_ns"].tolist() == [7]
+    assert (len(decoded.dns_heads), len(decoded.dns_messages), decoded.unknown) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(("length", "slots"), [(0, 1), (120, 1), (121, 2), (248, 2), (249, 3), (120 | DISCARDED, 1)])
+def test_slots_of_a_record(length: int, slots: int) -> None:
+    """With the eight bytes that the kernel puts before it, a record takes whole slots; flags are no length."""
+    assert slots_taken(length) == slots
+
+
+def test_no_slots() -> None:
+    """An empty ring gives columns of the right kind without rows."""
+    decoded = decode(np.empty((0, EVENT_SLOT_BYTES), np.uint8))
+    assert (decoded.by_kind, len(decoded.dns_heads), decoded.unknown) == ({}, 0, 0)
+    assert decoded.dns_heads.dtype == EVENT_TYPES[EventKind.DNS]
+    assert (decoded.dns_messages.shape, decoded.dns_messages.dtype) == ((0, MESSAGE_BYTES), np.uint8)
 
 
 @given(st.binary(max_size=20 * EVENT_SLOT_BYTES))
@@ -84,8 +119,9 @@ def test_cgroups() -> None:
     """Those of the processes are told, each once, without the rest being looked at."""
     event = np.frombuffer(record(EventKind.OWNER, 1), np.uint8).copy()
     event[EVENT_HEAD_BYTES:].view(OWNER_EVENT)["owner"]["cgroup_id"] = 77
-    slots = slots_of([event.tobytes(), record(EventKind.DROP, 2), event.tobytes()])
-    assert cgroups_in(slots) == [77]
+    drop = record(EventKind.DROP, 2)
+    assert cgroups_in(slots_of([event.tobytes(), drop, event.tobytes()])) == [77]
+    assert cgroups_in(slots_of([drop, drop, event.tobytes()])) == [77]
 
 
 @pytest.mark.parametrize("busy_at", range(5))

@@ -34,6 +34,13 @@ def test_each_end_is_its_own() -> None:
     assert (pids(known.source), pids(known.destination)) == ({1: 11}, {0: 22})
 
 
+def test_several_of_one_end() -> None:
+    """Each flow has its own owner, however many are told together."""
+    owners = KnownOwners(10)
+    owners.take(events(*((port, FlowEnd.SOURCE, 11 * port) for port in (1, 2, 3, 4))))
+    assert pids(owners.complete(keys(4, 3, 2, 1), NOTHING).source) == {0: 44, 1: 33, 2: 22, 3: 11}
+
+
 def test_what_an_event_brought_stands() -> None:
     """An owner that came with the row is not replaced; only rows without one are completed."""
     owners = KnownOwners(10)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from netwatch.core.event_facts import ties_of
 from netwatch.core.key_hash import group_keys, words_of
-from netwatch.core.layout import FLOW_EVENT, HOOK_EGRESS, MAX_OBSERVED, EventKind
+from netwatch.core.layout import FLOW_EVENT, FLOW_KEY, FLOW_VALUE, HOOK_EGRESS, MAX_OBSERVED, EventKind
 from netwatch.core.overflow import OverflowRows, rows_of_packets
 from netwatch.core.segments import Segments
 
@@ -131,7 +131,15 @@ def test_more_hooks_than_a_row_has_room_for() -> None:
     assert (rows.values["packets"].tolist(), rows.duplicate_packets) == ([1], 7)
 
 
+def test_bytes_to_the_last_bit() -> None:
+    """Sums are those of whole numbers, however large."""
+    size = (1 << 60) + 1
+    rows = made_of([Packet(1, 5, bytes=size), Packet(1, 6, bytes=2), Packet(1, 7, hook=3, bytes=size)], {})
+    assert (rows.values["bytes"].tolist(), rows.duplicate_bytes) == ([size + 2], size)
+
+
 def test_none() -> None:
     """No packets are no rows and no duplicates."""
     rows = OverflowRows.none()
+    assert (rows.keys.dtype, rows.values.dtype) == (FLOW_KEY, FLOW_VALUE)
     assert (len(rows.keys), len(rows.values), rows.duplicate_packets, rows.duplicate_bytes) == (0, 0, 0, 0)

@@ -85,3 +85,14 @@ def test_end() -> None:
     for _ in range(5):
         facts.drained()
     assert found(facts, 2) == {0: 23}
+
+
+def test_ended_and_added_again() -> None:
+    """What has ended and is told again, the same as before, stands again: it is forgotten by no drain."""
+    facts = StandingFacts(NUMBER, 10)
+    facts.add(key(1), value(11))
+    facts.end(key(1))
+    facts.add(key(1), value(11))
+    for _ in range(5):
+        facts.drained()
+    assert found(facts, 1) == {0: 11}
