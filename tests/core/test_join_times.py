@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from netwatch.core.layout import EventKind
-from tests.core.test_join import HOME, WATCHED, Run, Told, kinds
+from netwatch.core.enrichment import RecordKind
+from netwatch.core.layout import EventKind, FlowEnd
+from tests.core.test_join import HOME, WATCHED, Run, Told, event_of, kinds
 
 SILENCE_NS = 1_000_000_000
+LATE_NS = (1 << 60) + 1  # beyond what a floating-point number keeps to the nanosecond: a machine up for 104 days
 
 
 def test_event_at_the_very_close() -> None:
@@ -42,3 +45,47 @@ def test_packet_without_room_after_a_silence(silent_ns: int, home: int) -> None:
     _, values = joining.overflow_rows()
     assert values["home"].tolist() == ([home] if home != HOME else [])
     assert joining.duplicate_packets == (5 if home == HOME else 0)
+
+
+@pytest.mark.parametrize("kinds_in_order", [(EventKind.DROP, EventKind.TCP), (EventKind.TCP, EventKind.DROP)])
+def test_what_is_told_of_one_flow_leaves_together(kinds_in_order: tuple[EventKind, EventKind]) -> None:
+    """One event that has waited through a whole drain takes the others of its flow along, of whatever kind they are."""
+    run = Run()
+    first, second = kinds_in_order
+    run.drain(50, [1])
+    run.add(Told(first, 1, 60))
+    assert run.drain(100) == []
+    run.add(Told(second, 1, 150))
+    assert len(run.drain(200)) == 1
+    assert kinds(run.store, first) == kinds(run.store, second) == {"taken": 1, "continued": 1}
+
+
+def test_times_of_a_record_of_its_own() -> None:
+    """It begins with the first of the drops that were merged, and ends with the latest event, to the nanosecond."""
+    run = Run()
+    drop = event_of(Told(EventKind.DROP, 1, LATE_NS + 2))
+    drop["first_ns"] = LATE_NS
+    run.store.add(EventKind.DROP, drop)
+    run.add(Told(EventKind.TCP, 1, LATE_NS + 3))
+    _, values, enrichment = run.store.close(LATE_NS + 9, WATCHED, final=True).finish()
+    assert enrichment.kinds.values["kind"].tolist() == [RecordKind.DROP_ONLY]
+    assert (values["first_ns"].tolist(), values["last_ns"].tolist()) == ([LATE_NS], [LATE_NS + 3])
+    assert values["sampling"].tolist() == [1]
+
+
+def test_owners_of_several_continuations() -> None:
+    """Each repeats the owner of its own flow, whichever came first; a flow that is not continued has no part in it."""
+    run = Run()
+    pids = {port: 10 * port + FlowEnd.SOURCE for port in (1, 2, 3, 4, 5)}
+    for port in (3, 1, 5, 4, 2):
+        if port != 2:
+            run.add(Told(EventKind.OWNER, port, 50, pids[port]))
+        run.drain(100, [port])
+    run.add(Told(EventKind.HOOK, 5, 150), *(Told(EventKind.DROP, port, 150) for port in (4, 2, 1, 3)))
+    run.drain(200)
+    keys, _, enrichment = run.store.close(300, WATCHED).finish()
+    ports = keys["src_port"].tolist()
+    assert sorted(ports) == [1, 2, 3, 4]
+    assert enrichment.source.rows.tolist() == [row for row, port in enumerate(ports) if port != 2]
+    expected = [pids[port] for port in ports if port != 2]
+    assert np.array_equal(enrichment.source.values["pid"], expected)
