@@ -87,5 +87,6 @@ def test_owners_of_several_continuations() -> None:
     ports = keys["src_port"].tolist()
     assert sorted(ports) == [1, 2, 3, 4]
     assert enrichment.source.rows.tolist() == [row for row, port in enumerate(ports) if port != 2]
+    assert enrichment.kinds.rows.tolist() == [0, 1, 2, 3]
     expected = [pids[port] for port in ports if port != 2]
     assert np.array_equal(enrichment.source.values["pid"], expected)
