@@ -154,3 +154,8 @@ def test_more_interfaces_than_a_row_has_room_for() -> None:
     following = tuple((f"ifindex{ifindex}", Direction.EGRESS) for ifindex in range(10, 10 + MAX_HOOKS))
     seen = [record.interfaces for record in records_of(batch)]
     assert seen == [own, own + following[:2], own + following]
+
+
+def test_agent_without_address() -> None:
+    """Where none is given a record has none."""
+    assert [record.agent_ip for record in records_of(batch_of(Flow()))] == [""]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from netwatch.core.enrichment import RecordKind
+from netwatch.core.join import JoinStore
 from netwatch.core.layout import EventKind, FlowEnd
-from tests.core.test_join import HOME, WATCHED, Run, Told, event_of, kinds
+from tests.core.test_join import HOME, WATCHED, Run, Told, event_of, kinds, rows_of
 
 SILENCE_NS = 1_000_000_000
 LATE_NS = (1 << 60) + 1  # beyond what a floating-point number keeps to the nanosecond: a machine up for 104 days
@@ -19,6 +20,27 @@ def test_event_at_the_very_close() -> None:
     run.add(Told(EventKind.DROP, 1, 100))
     run.drain(100, [1])
     assert kinds(run.store, EventKind.DROP) == {"taken": 1, "joined": 1}
+
+
+def test_last_close() -> None:
+    """It takes what happened after it as well: nobody comes later. No other does."""
+    for is_final, ends in ((False, {"taken": 2, "held": 2}), (True, {"taken": 2, "unclaimed": 2})):
+        run = Run()
+        run.add(Told(EventKind.TCP, 1, 100), Told(EventKind.TCP, 1, 150))
+        (run.store.close(100, WATCHED, final=True) if is_final else run.store.close(100, WATCHED)).finish()
+        assert kinds(run.store, EventKind.TCP) == ends
+
+
+def test_packets_that_were_not_sampled() -> None:
+    """Where packets are sampled, what is told of a flow without a row is of one that was left out; else unclaimed."""
+    for is_sampled, ends in ((True, {"taken": 1, "not_sampled": 1}), (False, {"taken": 1, "drop_only": 1})):
+        run = Run(JoinStore(10, 10, is_packet_sampled=is_sampled))
+        run.drain(40, [2])
+        run.add(Told(EventKind.DROP, 1, 50), Told(EventKind.OWNER, 2, 50))
+        run.drain(100)
+        run.drain(200)
+        assert kinds(run.store, EventKind.DROP) == ends
+        assert kinds(run.store, EventKind.OWNER) == {"taken": 1, "unclaimed": 1}
 
 
 @pytest.mark.parametrize("is_late", [False, True])
@@ -39,9 +61,11 @@ def test_event_at_the_very_close_whose_row_has_left(is_late: bool) -> None:
 def test_packet_without_room_after_a_silence(silent_ns: int, home: int) -> None:
     """A flow whose home has been silent for a second has moved to the hook where it is seen now; not before."""
     run = Run()
-    run.drain(100, [1])  # its last packet was at 0
-    run.add(Told(EventKind.FLOW, 1, silent_ns, 5, hook=HOME + 1))
-    joining = run.store.close(2 * SILENCE_NS, WATCHED)
+    keys, values = rows_of([1])
+    values["last_ns"] = LATE_NS
+    run.store.close(LATE_NS + 1, WATCHED).join(keys, values)
+    run.add(Told(EventKind.FLOW, 1, LATE_NS + silent_ns, 5, hook=HOME + 1))
+    joining = run.store.close(LATE_NS + 2 * SILENCE_NS, WATCHED)
     _, values = joining.overflow_rows()
     assert values["home"].tolist() == ([home] if home != HOME else [])
     assert joining.duplicate_packets == (5 if home == HOME else 0)

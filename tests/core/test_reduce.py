@@ -99,3 +99,10 @@ def test_hooks(told: list[tuple[int, int]]) -> None:
     for group, row in zip(found.groups.tolist(), reduce_hooks(events, found), strict=True):
         expected = sorted({hook for other, hook in told if other == group})[:MAX_HOOKS]
         assert row["hooks"][: row["count"]].tolist() == expected
+
+
+def test_retransmitted_bytes_to_the_last_bit() -> None:
+    """Sums are those of whole numbers, however large."""
+    events = np.zeros(2, TCP_EVENT)
+    events["happening"], events["bytes"] = TcpHappening.RETRANSMITTED, [1 << 60, 1]
+    assert reduce_tcp(events, segments([0, 0]))["retransmitted_bytes"].tolist() == [(1 << 60) + 1]
