@@ -5,9 +5,10 @@ questions = matched + timed out + evicted + pending + repeated + not awaited.
 Reads no clock. What `expire` returns does not depend on how often it is called.
 Neighbours: `core/events.py` decodes the events, `core/dns_message.py` reads the bytes, `core/join.py` takes the facts.
 
-Within a call messages are taken in the order of their times. From call to call they must come in that order, and they
-do: a question is in the ring before the packet moves on, so before anybody can answer it, and the ring keeps its order
-over all CPUs. An answer that did come in an earlier call than its question would count as unmatched.
+Within a call messages are taken in the order of their times; of one nanosecond questions first, else as they come. From
+call to call they must come in that order, and they do: a question is in the ring before the packet moves on, so before
+anybody can answer it, and the ring keeps its order over all CPUs. An answer that did come in an earlier call than its
+question would count as unmatched.
 """
 
 from __future__ import annotations
