@@ -8,6 +8,8 @@ export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# How long `make fuzz` looks for a counterexample.
+SECONDS ?= 300
 
 # What the agent needs of Debian. python3-bpfcc is BCC's binding and belongs to /usr/bin/python3; linux-libc-dev and
 # libc6-dev bring the UAPI headers; libbpf reads the kernel's BTF. No kernel headers.
@@ -24,6 +26,11 @@ KERNELS ?=
 
 .PHONY: run setup test bench kernels setup-machine lint update clean
 .PHONY: run setup test bench lint golden clean
+# What the tests need beside it: a C compiler for the ABI test and the generator, ping, nft to drop and translate, and
+# stress-ng to keep the processors busy.
+TEST_PACKAGES := $(PACKAGES) gcc iputils-ping nftables stress-ng util-linux
+
+.PHONY: run setup test test-busy fuzz bench lint clean
 run: setup
 	@exec $(BIN)/netwatch run $(ARGS)
 
@@ -31,6 +38,14 @@ setup: $(VENV)/.packages $(VENV)/.installed
 
 test: setup $(VENV)/.test-packages $(BIN)/tox
 	$(BIN)/tox run
+
+# The whole suite three times in a row, while four other processes keep all processors busy.
+test-busy: setup $(VENV)/.test-packages $(BIN)/tox
+	$(BIN)/python -m tests.busy 3 4 $(BIN)/tox run -e unit,kernel
+
+# The properties of the suite with random seeds, until one fails or the time is over: make fuzz SECONDS=300
+fuzz: setup $(VENV)/.test-packages $(BIN)/tox
+	$(BIN)/tox run -e fuzz -- $(SECONDS)
 
 bench: setup $(VENV)/.test-packages
 	$(BIN)/python -m bench $(ARGS)

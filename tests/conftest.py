@@ -1,6 +1,9 @@
-"""When a test of the real kernel may be skipped, and when that is a failure.
+"""What holds for every test: how hypothesis looks for examples, and when a test of the kernel may be skipped.
 
-Law: without root such a test is skipped and says so. Where the kernel is meant to be there (CI=true or
+Law: no property has a deadline, for how long an example takes is the machine's business. In CI (CI=true) the examples
+are the same in each run; `make fuzz` looks for others. HYPOTHESIS_PROFILE names one of the profiles.
+
+Law: without root a test of the kernel is skipped and says so. Where the kernel is meant to be there (CI=true or
 REQUIRE_KERNEL=1), a skip is a failure, so that a broken set-up never looks like a green run.
 Tests marked `devices` want modules that a kernel for virtual machines may lack (tunnels, bonds, netem). They run where
 REQUIRE_DEVICES=1 says that they are there, as in `make kernels`, and are deselected elsewhere.
@@ -13,15 +16,26 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # An assertion in there should say as much as one in a test.
 pytest.register_assert_rewrite("tests.kernel.agent_process", "tests.kernel.program_runner")
 
 _KERNEL_TESTS = Path(__file__).with_name("kernel")
+_IS_CI = os.environ.get("CI") == "true"
+
+# A failure prints what reproduces it (print_blob). "Too slow" is a health check of the machine.
+_PATIENT = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", _PATIENT)
+settings.register_profile("ci", _PATIENT, derandomize=True, database=None)
+# Without what earlier runs have found, so that a seed is all that it takes to see a failure again.
+settings.register_profile("fuzz", _PATIENT, max_examples=500, database=None)
+# Before the modules of tests are imported: `@settings(...)` takes what it does not say from the profile of that moment.
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if _IS_CI else "default"))
 
 
 def _is_kernel_required() -> bool:
-    return os.environ.get("CI") == "true" or os.environ.get("REQUIRE_KERNEL") == "1"
+    return _IS_CI or os.environ.get("REQUIRE_KERNEL") == "1"
 
 
 @pytest.hookimpl(trylast=True)

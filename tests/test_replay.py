@@ -98,7 +98,7 @@ def playing(epochs: Sequence[tuple[Sequence[Turn], Sequence[Turn]]]) -> Callable
 
 
 @given(epochs=EPOCHS, is_joining=st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_happens(epochs: list[tuple[list[Turn], list[Turn]]], is_joining: bool) -> None:
     """Whenever it happens, also in the middle of a drain: the same lines, the same ledgers, and so again."""
     with tempfile.TemporaryDirectory() as directory:

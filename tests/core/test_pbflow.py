@@ -183,7 +183,7 @@ wall_offsets = st.sampled_from([0, 1, -1, WALL_OFFSET_NS, -WALL_OFFSET_NS]) | st
 
 
 @given(st.lists(flows, min_size=1, max_size=12), names, agent_ips, wall_offsets, st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_flows(
     rows: list[Flow],
     names: dict[int, str],
@@ -256,7 +256,6 @@ def test_empty_batch() -> None:
     max_flows=st.integers(1, 70),
     max_bytes=st.integers(512, 4096),
 )
-@settings(deadline=None)
 def test_limits_of_a_message(minimal: bool, count: int, max_flows: int, max_bytes: int) -> None:
     """No message exceeds a limit, each says the sums of what it holds, and no two could have been one."""
     batch = many_flows(count)

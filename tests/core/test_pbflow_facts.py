@@ -152,7 +152,6 @@ def canonical(record: pbflow_pb2.Record) -> bytes:
 @pytest.mark.parametrize("chunk_flows", [3, 100])
 @pytest.mark.parametrize("minimal", [False, True], ids=["padded", "minimal"])
 @given(batch=enriched_batches(max_flows=8))
-@settings(deadline=None)
 def test_any_facts(chunk_flows: int, minimal: bool, batch: FlowBatch) -> None:
     """Each record says what its row and its facts say and nothing else, wherever the batch is cut."""
     batch.values["flags"] &= np.uint64(U32)  # the kernel has 16 of them, and a Record holds 32
@@ -321,7 +320,7 @@ OLD_RECORDS = without_ours()
 
 @pytest.mark.parametrize("minimal", [False, True], ids=["padded", "minimal"])
 @given(batch=enriched_batches(max_flows=4))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_collector_that_does_not_know_our_fields(minimal: bool, batch: FlowBatch) -> None:
     """Who has only the protocol's own fields reads these as if ours were not there."""
     for message in PbflowEncoder(AGENT_IP, minimal_varints=minimal).encode(batch):
@@ -371,7 +370,7 @@ def test_largest_record(minimal: bool) -> None:
 
 @pytest.mark.parametrize("minimal", [False, True], ids=["padded", "minimal"])
 @given(batch=enriched_batches(max_flows=8), max_bytes=st.integers(512, 8192), max_flows=st.integers(1, 8))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_limits_of_a_message(minimal: bool, batch: FlowBatch, max_bytes: int, max_flows: int) -> None:
     """Records of very different length are cut into messages within the limits, whose sums say what is in them."""
     encoder = PbflowEncoder(None, minimal, max_message_flows=max_flows, max_message_bytes=max_bytes)

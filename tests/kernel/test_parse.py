@@ -33,8 +33,9 @@ IPV6 = bytes(IPv6(src="fd00::1", dst="fd00::2", nh=17) / Raw(UDP_EMPTY))
 
 
 def examples(number: int) -> settings:
-    # How long an example takes is the machine's business, and the programs are the same for all.
-    return settings(max_examples=number, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    # The programs are the same for all. What is given here replaces the profile's list, so that has to be repeated.
+    ignored = [*settings().suppress_health_check, HealthCheck.function_scoped_fixture]
+    return settings(max_examples=number, suppress_health_check=ignored)
 
 
 @pytest.fixture(scope="module")

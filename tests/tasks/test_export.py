@@ -218,7 +218,7 @@ class Step:
 STEPS = st.lists(st.builds(Step, st.integers(1, 40), st.sampled_from([0.0, 0.05, 0.3, 2.0])), max_size=20)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     steps=STEPS,
     failures=st.integers(0, 12),

@@ -459,7 +459,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(STEPS, st.integers(1, 20), st.sampled_from([0, 0.01]))
 def test_whatever_happens_the_attachments_follow(
     steps: list[tuple[str, int, str]], max_events: int, attach_s: float
