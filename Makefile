@@ -15,8 +15,8 @@ SECONDS ?= 300
 # libc6-dev bring the UAPI headers; libbpf reads the kernel's BTF. No kernel headers.
 PACKAGES := python3-bpfcc libbpf1 python3-venv linux-libc-dev libc6-dev iproute2
 # What the tests need beside it: a C compiler for the ABI test and the generator, ping, nft to drop and translate,
-# conntrack to look at what was translated.
-TEST_PACKAGES := $(PACKAGES) gcc iputils-ping nftables util-linux conntrack
+# conntrack to look at what was translated, and stress-ng to keep the processors busy.
+TEST_PACKAGES := $(PACKAGES) gcc iputils-ping nftables util-linux conntrack stress-ng
 # What the virtual machines need: outside of them, and in their root file system.
 MACHINE_PACKAGES := mmdebstrap qemu-system-x86 cpio kmod
 
@@ -24,13 +24,7 @@ MACHINE_PACKAGES := mmdebstrap qemu-system-x86 cpio kmod
 MACHINES ?= $(HOME)/.cache/netwatch/machines
 KERNELS ?=
 
-.PHONY: run setup test bench kernels setup-machine lint update clean
-.PHONY: run setup test bench lint golden clean
-# What the tests need beside it: a C compiler for the ABI test and the generator, ping, nft to drop and translate, and
-# stress-ng to keep the processors busy.
-TEST_PACKAGES := $(PACKAGES) gcc iputils-ping nftables stress-ng util-linux
-
-.PHONY: run setup test test-busy fuzz bench lint clean
+.PHONY: run setup test test-busy fuzz bench kernels setup-machine lint golden update clean
 run: setup
 	@exec $(BIN)/netwatch run $(ARGS)
 
@@ -50,7 +44,8 @@ fuzz: setup $(VENV)/.test-packages $(BIN)/tox
 bench: setup $(VENV)/.test-packages
 	$(BIN)/python -m bench $(ARGS)
 
-# What netwatch can do on Debian's kernels: hours for all of them by emulation. As root.
+# What netwatch can do on Debian's kernels, by emulation: hours for all of them. As root.
+# make kernels KERNELS=6.1 ARGS=--short
 kernels: setup
 	@sh deploy/install-packages $(MACHINE_PACKAGES)
 	@mkdir -p $(MACHINES)
@@ -71,6 +66,7 @@ lint: $(BIN)/tox
 update: $(VENV)/.packages
 	@PIP_CONSTRAINT= PIP_BUILD_CONSTRAINT= PYTHON=$(PYTHON) deploy/update-constraints
 	@git --no-pager diff --stat deploy/constraints.txt
+
 # Renew what tests/test_golden.py compares with, and show the difference.
 golden: setup
 	@$(BIN)/python -m tests.golden
