@@ -88,6 +88,8 @@ def main(seconds: float, arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    # A shell starts what is in its background with SIGINT ignored, and pytest would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.exit(main(float(sys.argv[1]), sys.argv[2:]))
     except KeyboardInterrupt:
