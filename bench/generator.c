@@ -4,7 +4,8 @@
  * Law: the report counts a packet when the kernel has accepted it, and then once. Packets take the device's ordinary
  * way out (PACKET_QDISC_BYPASS stays off), so each passes the egress hooks. A packet that the device refuses may
  * have passed them before; it is sent again, and `errors` says how often that happened: where `errors` is 0, the
- * egress hooks have seen exactly `packets`. Every run is bounded by time and by count.
+ * egress hooks have seen exactly `packets`. Every run is bounded by time and by count. At its end no packet is under
+ * way: what went through a veth has passed the ingress hook there.
  *
  * Prints one line of JSON. bench/generator.py builds and runs it; bench/settings.h reads the
  * options, bench/frame.h says what flow n looks like.
@@ -13,6 +14,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/if_packet.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
@@ -26,6 +28,8 @@
 #define BATCH 64u	/* packets in one sendmmsg: its cost is spread thin, and the burst stays short */
 #define WINDOW 64u	/* flows whose packets take turns, so that a flow's packets do not come in one run */
 #define MAX_FRAME 9216u
+#define PAUSE_NS 100000ull
+#define MAX_PAUSES 100000u	/* 10 s: a device may keep what it has */
 
 /* What one sendmmsg needs. In packet mode a message is a whole frame; in socket mode its payload alone is sent. */
 static struct mmsghdr messages[BATCH];
@@ -219,11 +223,25 @@ static int run(const struct settings *settings, int fd)
 	return result ? 1 : 0;
 }
 
+/*
+ * Wait until the kernel has let go of all packets. A packet belongs to its sending socket until it is dropped, has left
+ * by the hardware, or has come to a receiver's IP layer, which is behind the hooks of a veth's other end. (That also
+ * bounds what waits between the two ends: the socket's buffer has room for some 280 packets, the queue there for 1,000.)
+ */
+static void wait_until_taken(int fd)
+{
+	int octets = 0;
+
+	for (unsigned int pauses = 0; pauses < MAX_PAUSES && !ioctl(fd, SIOCOUTQ, &octets) && octets > 0; pauses++)
+		sleep_until(now_ns() + PAUSE_NS);
+}
+
 int main(int count, char **arguments)
 {
 	struct settings settings = parse_settings(count, arguments);
 	struct sigaction action = { .sa_handler = stop };
 	cpu_set_t cpus;
+	int fd, result;
 
 	if (settings.cpu >= 0) {
 		CPU_ZERO(&cpus);
@@ -234,5 +252,9 @@ int main(int count, char **arguments)
 	prctl(PR_SET_TIMERSLACK, 1ul);	/* the default lets a sleep run 50 us over */
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
-	return run(&settings, settings.mode == MODE_SOCKET ? open_udp_socket(&settings) : open_packet_socket(&settings));
+	fd = settings.mode == MODE_SOCKET ? open_udp_socket(&settings) : open_packet_socket(&settings);
+	result = run(&settings, fd);
+	fflush(stdout);
+	wait_until_taken(fd);
+	return result;
 }

@@ -1,6 +1,7 @@
 """Build the traffic generator with the system's C compiler and run it.
 
-Law: what `Sent` says was accepted by the kernel, each packet once; a generator that ends in any other way raises.
+Law: what `Sent` says was accepted by the kernel, each packet once, and is under way no more (it has passed the hooks at
+the other end of a veth); a generator that ends in any other way raises.
 Neighbours: `generator.c` generates, `tests/kernel/` and the benchmarks compare what netwatch says with `Sent`.
 """
 
@@ -40,8 +41,8 @@ class Traffic:
     """What to send: the options of `settings.h`, where None leaves its default.
 
     Flow n varies the source (in socket mode the destination): port 1024 + n % 64512, address + n / 64512. Whichever
-    of `flows`, `packets` and `duration_s` is reached first ends the run; where counts must be exact, give a count and
-    a duration that is far from being needed. `flows_per_second` 0 is full speed. In socket mode, send to addresses
+    of `flows`, `packets` and `duration_s` is reached first ends the run; without a count and a duration it ends after
+    10 s. `flows_per_second` 0 is full speed. In socket mode, send to addresses
     that do not answer (a static neighbour that has them not): each ICMP error that comes back is one of `errors`.
     """
 
@@ -111,6 +112,10 @@ class Generator:
         self._process.kill()
         self._process.communicate()
 
+    def is_running(self) -> bool:
+        """Say whether it has not ended yet."""
+        return self._process.poll() is None
+
     def wait(self, timeout_s: float | None = None) -> Sent:
         """Block until it ends by itself. Raises TimeoutExpired and leaves it running, or GeneratorFailed."""
         output, errors = self._process.communicate(timeout=timeout_s)
@@ -121,7 +126,7 @@ class Generator:
     def stop(self) -> Sent:
         """Ask it to end now and return what was sent until then."""
         self._process.send_signal(signal.SIGTERM)
-        return self.wait(timeout_s=10)
+        return self.wait(timeout_s=60)
 
 
 def generate(traffic: Traffic, prefix: Sequence[str] = ()) -> Sent:

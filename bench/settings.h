@@ -1,7 +1,8 @@
 /*
  * What the generator is told on its command line, checked.
  *
- * Law: a run without limits does not exist: what is not said ends after ten seconds, what is said has a ceiling.
+ * Law: a run without limits does not exist: what is not said ends after ten seconds, what is said has a ceiling. Where
+ * a count is given, it is the count that ends the run, however busy the machine is, unless a duration is given too.
  */
 #ifndef SETTINGS_H
 #define SETTINGS_H
@@ -17,6 +18,8 @@
 /* A forgotten generator ends by itself, and 64 windows of packets stay far from the end of 64 bits. */
 #define MAX_PACKETS 1000000000ull
 #define MAX_DURATION_S 3600.0
+#define DEFAULT_DURATION_S 10.0
+#define NOT_SAID -1.0
 
 enum mode {
 	MODE_FLOWS,	/* whole frames through a packet socket; the source varies */
@@ -85,6 +88,8 @@ static inline void complete(struct settings *settings)
 		die("--interface, --source and --destination are needed");
 	if (settings->family != settings->source_family)
 		die("--source and --destination: expected addresses of one family");
+	if (settings->duration_s == NOT_SAID)
+		settings->duration_s = settings->flows || settings->packets ? MAX_DURATION_S : DEFAULT_DURATION_S;
 	if (!settings->packets)
 		settings->packets = MAX_PACKETS;
 	if (settings->mode == MODE_ONE_FLOW) {
@@ -133,7 +138,7 @@ static inline struct settings parse_settings(int count, char **arguments)
 		{ "duration", 1, NULL, 't' }, { "payload", 1, NULL, 'l' }, { "cpu", 1, NULL, 'c' }, {},
 	};
 	struct settings settings = {
-		.destination.port = 9, .packets_per_flow = 1, .duration_s = 10, .payload = 100, .cpu = -1,
+		.destination.port = 9, .packets_per_flow = 1, .duration_s = NOT_SAID, .payload = 100, .cpu = -1,
 	};
 	int letter, index;
 

@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import secrets
 import socket
+import struct
 import subprocess
+import termios
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Self
 
 import attrs
+
+from tests.kernel.waiting import PATIENCE_S, look_until
 
 CLONE_NEWNET = 0x4000_0000
 _DIRECTORY = "/run/netns"
@@ -34,12 +40,16 @@ def session_suffix() -> str:
 
 @attrs.frozen
 class LinkStatistics:
-    """The kernel's own count of what an interface received and sent; bytes are Ethernet frames."""
+    """The kernel's own count of what an interface received and sent; bytes are Ethernet frames.
+
+    A veth counts as sent, and its other end as received, what found room in the queue of the other end's processor.
+    """
 
     rx_packets: int
     rx_bytes: int
     tx_packets: int
     tx_bytes: int
+    tx_dropped: int
 
 
 class Namespace:
@@ -90,7 +100,7 @@ class Namespace:
         finally:
             os.close(outside)
 
-    def run(self, *command: str, check: bool = True, timeout_s: float = 30) -> str:
+    def run(self, *command: str, check: bool = True, timeout_s: float = PATIENCE_S) -> str:
         """Run a command inside and return what it prints. Raises CalledProcessError with its stderr as a note."""
         with self.enter():
             finished = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
@@ -107,6 +117,15 @@ class Namespace:
         # /proc/sys/net shows the namespace of the task that opens it.
         with self.enter(), open(f"/proc/sys/{name.replace('.', '/')}", "w") as file:
             file.write(str(value))
+
+    def counter(self, table: str, name: str) -> int:
+        """Return one of the kernel's counters of the namespace, as "Tcp", "RetransSegs"; "TcpExt", "TCPSynRetrans"."""
+        with self.enter():
+            texts = [Path("/proc/thread-self/net", file).read_text() for file in ("snmp", "netstat")]
+        names, values = (
+            line.split()[1:] for text in texts for line in text.splitlines() if line.startswith(f"{table}: ")
+        )
+        return int(values[names.index(name)])
 
     def interface(self, name: str) -> Interface:
         """Return an interface that exists."""
@@ -169,20 +188,24 @@ class Interface:
         self.namespace.run("ip", "neighbour", "replace", address, "lladdr", mac, "dev", self.name, *state)
 
     def send(self, frames: Iterable[bytes]) -> int:
-        """Send frames as they are, through the ordinary transmit path. Returns how many."""
+        """Send frames as they are, through the ordinary transmit path. Returns how many, once none is under way.
+
+        A frame belongs to its socket until it has passed the hooks of a veth's other end, or is dropped.
+        """
         count = 0
         with self.namespace.enter(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as packet_socket:
             packet_socket.bind((self.name, 0))
             for frame in frames:
                 packet_socket.send(frame)
                 count += 1
+            assert look_until(lambda: _octets_under_way(packet_socket), lambda octets: octets == 0) == 0
         return count
 
     def statistics(self) -> LinkStatistics:
         """Return the kernel's own count."""
         (link,) = json.loads(self.namespace.run("ip", "-json", "-stats", "link", "show", "dev", self.name))
         received, sent = link["stats64"]["rx"], link["stats64"]["tx"]
-        return LinkStatistics(received["packets"], received["bytes"], sent["packets"], sent["bytes"])
+        return LinkStatistics(received["packets"], received["bytes"], sent["packets"], sent["bytes"], sent["dropped"])
 
 
 @attrs.frozen
@@ -219,6 +242,12 @@ class Gateway:
         connect(outside, ("10.2.0.2/24", "fd02::2/64"), server, ("10.2.0.3/24", "fd02::3/64"))
         router.forward()
         return cls(client, inside, outside, server)
+
+
+def _octets_under_way(sender: socket.socket) -> int:
+    octets: int
+    (octets,) = struct.unpack("i", fcntl.ioctl(sender, termios.TIOCOUTQ, bytes(4)))  # SIOCOUTQ has the same number
+    return octets
 
 
 def _set_namespace(fd: int) -> None:

@@ -7,16 +7,18 @@ Neighbours: `hosts.py` has the namespaces, `delayed_path.py` a path between them
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Self
 
 import attrs
 
 from tests.kernel.hosts import Namespace
+from tests.kernel.waiting import PATIENCE_S
 
 PORT = 5001
-TIMEOUT_S = 10.0
 
 
 @attrs.frozen
@@ -28,6 +30,24 @@ class Attempt:
     took_s: float
 
 
+@attrs.frozen
+class TcpSent:
+    """What a TCP socket says that it sent: segments, octets of payload, and those among them that were sent again."""
+
+    segments: int
+    segments_again: int
+    octets: int
+    octets_again: int
+
+    @classmethod
+    def by(cls, client: socket.socket) -> Self:
+        """Ask the kernel (`struct tcp_info` in linux/tcp.h)."""
+        info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        # tcpi_segs_out, tcpi_total_retrans; tcpi_bytes_sent, retransmissions included; tcpi_bytes_retrans.
+        places = (("=I", 136), ("=I", 100), ("=Q", 200), ("=Q", 208))
+        return cls(*(struct.unpack_from(form, info, at)[0] for form, at in places))
+
+
 def family_of(address: str) -> socket.AddressFamily:
     """Return the family of an address."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -37,7 +57,7 @@ def make_socket(namespace: Namespace, address: str) -> socket.socket:
     """Make a socket that can talk to an address."""
     with namespace.enter():
         made = socket.socket(family_of(address))
-    made.settimeout(TIMEOUT_S)
+    made.settimeout(PATIENCE_S)
     return made
 
 
@@ -45,7 +65,7 @@ def listen(namespace: Namespace, address: str) -> socket.socket:
     """Listen on PORT of an address."""
     with namespace.enter():
         listener = socket.create_server((address, PORT), family=family_of(address))
-    listener.settimeout(TIMEOUT_S)
+    listener.settimeout(PATIENCE_S)
     return listener
 
 
@@ -69,5 +89,5 @@ def connection(left: Namespace, right: Namespace, server: str) -> Iterator[tuple
         client = stack.enter_context(make_socket(left, server))
         client.connect((server, PORT))
         accepted = stack.enter_context(listener.accept()[0])
-        accepted.settimeout(TIMEOUT_S)
+        accepted.settimeout(PATIENCE_S)
         yield client, accepted

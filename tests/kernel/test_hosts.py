@@ -15,6 +15,7 @@ from bench.generator import Generator, GeneratorFailed, Mode, Sent, Traffic, gen
 from netwatch.kernel.program import ProgramSettings, load_programs
 from tests.kernel.hosts import LinkStatistics, Namespace, Pair
 from tests.kernel.leftovers import MARK, mark, namespaces_left, programs, programs_left
+from tests.kernel.waiting import PATIENCE_S
 
 PRIME = 1_009
 ETHERNET_IPV4_UDP = 14 + 20 + 8
@@ -59,20 +60,20 @@ def test_command_that_fails_inside_says_why(namespaces: Callable[[], Namespace])
 def test_link_carries_nothing_but_what_is_sent(pair: Pair) -> None:
     """A pair with addresses of both families has said nothing by itself, and carries each datagram once."""
     for interface in (pair.left, pair.right):
-        assert interface.statistics() == LinkStatistics(0, 0, 0, 0)
+        assert interface.statistics() == LinkStatistics(0, 0, 0, 0, tx_dropped=0)
     for family, address in ((socket.AF_INET, "10.0.0.2"), (socket.AF_INET6, "fd00::2")):
         with pair.right.namespace.enter():
             receiver = socket.socket(family, socket.SOCK_DGRAM)
             receiver.bind((address, 7))
-            receiver.settimeout(5)
+            receiver.settimeout(PATIENCE_S)
         with pair.left.namespace.enter():
             sender = socket.socket(family, socket.SOCK_DGRAM)
         with receiver, sender:
             sender.sendto(b"x" * 100, (address, 7))
             assert len(receiver.recv(200)) == 100
     sent = ETHERNET_IPV4_UDP + ETHERNET_IPV6_UDP + 200
-    assert pair.left.statistics() == LinkStatistics(0, 0, 2, sent)
-    assert pair.right.statistics() == LinkStatistics(2, sent, 0, 0)
+    assert pair.left.statistics() == LinkStatistics(0, 0, 2, sent, tx_dropped=0)
+    assert pair.right.statistics() == LinkStatistics(2, sent, 0, 0, tx_dropped=0)
 
 
 def test_frames_arrive_as_they_were_sent(pair: Pair) -> None:
@@ -80,7 +81,7 @@ def test_frames_arrive_as_they_were_sent(pair: Pair) -> None:
     frame = bytes.fromhex("026e77000000 026e77000001 8100 0007 88b5") + bytes(46)
     with pair.right.namespace.enter(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as receiver:
         receiver.bind((pair.right.name, 3))
-        receiver.settimeout(5)
+        receiver.settimeout(PATIENCE_S)
         assert pair.left.send([frame]) == 1
         # The kernel takes the tag out of the data into the buffer's own field.
         assert receiver.recv(200) == frame[:12] + frame[16:]
@@ -106,7 +107,7 @@ def test_links_above_the_cable(link: str, namespaces: Callable[[], Namespace], p
     with end.namespace.enter():
         receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         receiver.bind(("10.1.0.3", 7))
-        receiver.settimeout(5)
+        receiver.settimeout(PATIENCE_S)
     with left.enter():
         sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with receiver, sender:
@@ -154,7 +155,7 @@ def test_generated_flows_are_all_different(pair: Pair) -> None:
     traffic = Traffic("left0", "10.1.2.3", "10.0.0.2", flows=3, packets_per_flow=2, flow_offset=64_511, payload=7)
     with pair.right.namespace.enter(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as receiver:
         receiver.bind((pair.right.name, 3))
-        receiver.settimeout(5)
+        receiver.settimeout(PATIENCE_S)
         generate(traffic, pair.left.namespace.prefix)
         frames = [receiver.recv(200) for _ in range(6)]
     sources = [(socket.inet_ntoa(frame[26:30]), int.from_bytes(frame[34:36])) for frame in frames]
@@ -181,7 +182,7 @@ def test_generator_keeps_its_pace(pair: Pair) -> None:
     endless = Traffic("left0", "10.1.0.0", "10.0.0.2", Mode.ONE_FLOW, flows_per_second=1, duration_s=3_600)
     with pair.right.namespace.enter(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as receiver:
         receiver.bind((pair.right.name, 3))
-        receiver.settimeout(5)
+        receiver.settimeout(PATIENCE_S)
         with Generator(endless, pair.left.namespace.prefix) as generator:
             assert len(receiver.recv(200)) == 100 + ETHERNET_IPV4_UDP
             stopped = generator.stop()
