@@ -18,7 +18,17 @@ from pathlib import Path
 
 import attrs
 
-from bench import delivery, drain_cost, enrich_cost, export_cost, hook_cost, idle_cost, program_cost, ring_cost
+from bench import (
+    delivery,
+    drain_cost,
+    enrich_cost,
+    export_cost,
+    hook_cost,
+    idle_cost,
+    memory_cost,
+    program_cost,
+    ring_cost,
+)
 from bench.daemon import DaemonFailed
 from bench.generator import GeneratorFailed
 from bench.machine import describe_machine, loop_ns
@@ -34,6 +44,7 @@ BENCHMARKS: Mapping[str, Callable[[Plan], Iterator[Sample]]] = {
     "program": program_cost.measure,
     "drain": drain_cost.measure,
     "idle": idle_cost.measure,
+    "memory": memory_cost.measure,
     "delivery": delivery.measure,
     "enrich": enrich_cost.measure,
     "ring": ring_cost.measure,

@@ -59,10 +59,14 @@ class Agent(Protocol):
 
 @attrs.frozen
 class Netwatch:
-    """The agent of this repository. `enrich` is what it finds out beside counting: nothing, like its peer here."""
+    """The agent of this repository. `enrich` is what it finds out beside counting: nothing, like its peer here.
+
+    `variables` are settings as NETWATCH_… variables.
+    """
 
     name: str = "netwatch"
     enrich: tuple[str, ...] = ("none",)
+    variables: Mapping[str, str] = attrs.Factory(dict)
 
     def command(self, run: Run) -> list[str]:
         """Return the command: one exporter, the ledger, and defaults."""
@@ -77,7 +81,8 @@ class Netwatch:
 
     def environment(self, run: Run) -> Mapping[str, str]:
         """Return ours, without settings of whoever runs this."""
-        return {name: value for name, value in os.environ.items() if not name.startswith("NETWATCH_")}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("NETWATCH_")}
+        return inherited | dict(self.variables)
 
 
 class DaemonFailed(Exception):

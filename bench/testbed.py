@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import attrs
+from attrs import evolve
 
-from bench.generator import Sent, Traffic, generate
+from bench.generator import Generator, Sent, Traffic, generate
 from bench.sink import Sink
 from tests.kernel.hosts import Interface, Namespace
 
@@ -58,20 +59,24 @@ class Testbed:
         """Send a number of flows; the same ones each time."""
         return self._send(load, flows, 60 + (2 * flows / load.flows_per_second if load.flows_per_second else 0), 0)
 
+    def start(self, load: Load) -> Generator:
+        """Begin to send a load, for an hour at most; leaving its context ends it."""
+        return Generator(evolve(self._traffic(load), duration_s=3600.0), self.sending.namespace.prefix)
+
     def _send(self, load: Load, flows: int, timeout_s: float, flow_offset: int) -> Sent:
-        traffic = Traffic(
+        traffic = evolve(self._traffic(load), flows=flows, flow_offset=flow_offset, duration_s=timeout_s)
+        return generate(traffic, self.sending.namespace.prefix)
+
+    def _traffic(self, load: Load) -> Traffic:
+        return Traffic(
             self.sending.name,
             _SOURCE,
             _DESTINATION,
-            flows=flows,
             packets_per_flow=load.packets_per_flow,
             flows_per_second=load.flows_per_second,
-            flow_offset=flow_offset,
-            duration_s=timeout_s,
             payload=PAYLOAD_BYTES,
             cpu=self.cpu,
         )
-        return generate(traffic, self.sending.namespace.prefix)
 
     def sink(self) -> Sink:
         """Start a collector beside the agent."""

@@ -165,8 +165,8 @@ class RecordedRun:
 
     recorder: Recorder
     is_joining: bool = True
+    exported: Exported = attrs.Factory(Exported)
     kernel: FakeKernel = attrs.field(factory=FakeKernel, init=False)
-    exported: Exported = attrs.field(factory=Exported, init=False)
     ledger: Ledger = attrs.field(factory=Ledger, init=False)
     intake: Intake = attrs.field(init=False)
     translations: Translations = attrs.field(init=False)
