@@ -25,7 +25,7 @@ from tests.kernel.hosts import Gateway, Namespace
 
 _PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000
 _UPLOAD = b"PUT / HTTP/1.1\r\nContent-Length: 600000\r\n\r\n" + b"x" * 600_000
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 120.0
 _BEHAVIOURS = {"gone.example.org": Behaviour.NXDOMAIN, "silent.example.org": Behaviour.SILENT}
 _AT_THE_GATEWAY = (
     "add table ip nat",

@@ -69,7 +69,7 @@ async def serving(listen: str = "127.0.0.1:0") -> AsyncIterator[Server]:
 
 def run(main: Callable[[], Awaitable[None]], clock: trio.abc.Clock | None = None) -> None:
     async def bounded() -> None:
-        with trio.fail_after(60):
+        with trio.fail_after(120):
             await main()
 
     trio.run(bounded, clock=clock, strict_exception_groups=True)
@@ -99,7 +99,7 @@ def test_client_of_somebody_else() -> None:
     """Python's own client understands the answer."""
 
     def fetch(address: Address) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(address.host, address.port, timeout=20)
+        connection = http.client.HTTPConnection(address.host, address.port, timeout=120)
         connection.request("GET", "/metrics")
         response = connection.getresponse()
         connection.close()

@@ -85,7 +85,7 @@ def terminal() -> Iterator[Ends]:
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             await main()
 
     trio.run(bounded, strict_exception_groups=True)

@@ -26,7 +26,7 @@ from netwatch.core.batch import Message
 from netwatch.exporters.collector import serve
 from netwatch.exporters.grpc import GrpcExporter, GrpcSettings
 
-WATCHDOG_S = 20
+WATCHDOG_S = 120
 
 Behaviour = Callable[[trio.SocketStream], Awaitable[None]]
 """What a server does with a connection."""

@@ -21,10 +21,9 @@ import attrs
 
 from tests.kernel.hosts import Namespace
 from tests.kernel.leftovers import MARK, mark
+from tests.kernel.waiting import PATIENCE_S
 
 ATTACHED = "capturing on"
-_START_TIMEOUT_S = 30.0  # compiling takes one second on an idle machine, and tests share theirs
-_STOP_TIMEOUT_S = 20.0  # twice the daemon's own grace period
 
 FlowLine = dict[str, Any]  # a line of JSON as it was printed: names and values are what the tests look at
 
@@ -64,9 +63,11 @@ class Lines:
             self._changed.notify_all()
 
     def wait(self, is_enough: Callable[[list[str]], bool], timeout_s: float) -> bool:
-        """Return whether the lines became enough before the stream ended or the time was over."""
+        """Return whether the lines became enough before the stream ended, or nothing was added to it for so long."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or is_enough(self.lines), timeout_s)
+            while not is_enough(self.lines) and not self._ended:
+                if not self._changed.wait(timeout_s):
+                    return False
             return is_enough(self.lines)
 
     def join(self) -> None:
@@ -80,6 +81,7 @@ class AgentProcess:
     def __init__(self, namespace: Namespace, ledger: Path, *arguments: str) -> None:
         self.namespace = namespace
         self._ledger = ledger
+        self._flows: list[FlowLine] = []
         fixed = ("run", "--format", "json", "--ledger", str(ledger))
         self._command = (sys.executable, "-m", "netwatch", *fixed, *arguments)
 
@@ -99,7 +101,7 @@ class AgentProcess:
         assert self.process.stderr is not None
         self._output, self._log = Lines(self.process.stdout), Lines(self.process.stderr)
         try:
-            self.wait_for_log(ATTACHED, _START_TIMEOUT_S)
+            self.wait_for_log(ATTACHED)
         except BaseException:
             self.__exit__()
             raise
@@ -117,7 +119,7 @@ class AgentProcess:
         """Its process."""
         return self.process.pid
 
-    def wait_for_log(self, text: str, timeout_s: float = 10) -> None:
+    def wait_for_log(self, text: str, timeout_s: float = PATIENCE_S) -> None:
         """Wait until a line on stderr contains the text."""
         if not self._log.wait(lambda lines: any(text in line for line in lines), timeout_s):
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -125,21 +127,20 @@ class AgentProcess:
             said = "\n".join(self._log.lines) or "nothing"
             raise AssertionError(f"no {text!r} on stderr; exit code {self.process.returncode}; it said:\n{said}")
 
-    def wait_for_flows(self, is_enough: Callable[[list[FlowLine]], bool], timeout_s: float = 10) -> None:
-        """Wait until the flows printed so far are enough."""
-        parsed: list[FlowLine] = []
+    def wait_for_flows(self, is_enough: Callable[[list[FlowLine]], bool], timeout_s: float = PATIENCE_S) -> None:
+        """Wait until the flows printed so far are enough; fails where for so long no other one came."""
 
         def is_enough_now(lines: list[str]) -> bool:
-            parsed.extend(json.loads(line) for line in lines[len(parsed) :])
-            return is_enough(parsed)
+            self._flows.extend(json.loads(line) for line in lines[len(self._flows) :])
+            return is_enough(self._flows)
 
-        assert self._output.wait(is_enough_now, timeout_s), f"not enough flows: {parsed}"
+        assert self._output.wait(is_enough_now, timeout_s), f"not enough flows: {self._flows}"
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
 
-    def wait(self, timeout_s: float = _STOP_TIMEOUT_S) -> AgentResult:
+    def wait(self, timeout_s: float = PATIENCE_S) -> AgentResult:
         """Wait for its end and return what it left."""
         exit_code = self.process.wait(timeout=timeout_s)
         self._output.join()
@@ -147,7 +148,7 @@ class AgentProcess:
         ledger = json.loads(self._ledger.read_text()) if self._ledger.exists() else None
         return AgentResult(exit_code, [json.loads(line) for line in self._output.lines], ledger, self._log.lines)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = _STOP_TIMEOUT_S) -> AgentResult:
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = PATIENCE_S) -> AgentResult:
         """Send it a signal, wait for its end and return what it left."""
         self.send_signal(number)
         return self.wait(timeout_s)

@@ -16,8 +16,7 @@ from typing import Self
 from tests.kernel.agent_process import FlowLine, Lines
 from tests.kernel.command import environment
 from tests.kernel.hosts import Namespace
-
-_TIMEOUT_S = 30.0
+from tests.kernel.waiting import PATIENCE_S
 
 
 class CollectorProcess:
@@ -41,7 +40,7 @@ class CollectorProcess:
         assert self._process.stderr is not None
         self._output, self._log = Lines(self._process.stdout), Lines(self._process.stderr)
         try:
-            is_listening = self._log.wait(lambda lines: any("listening on" in line for line in lines), _TIMEOUT_S)
+            is_listening = self._log.wait(lambda lines: any("listening on" in line for line in lines), PATIENCE_S)
             assert is_listening, self._log.lines
         except BaseException:
             self.__exit__()
@@ -58,7 +57,7 @@ class CollectorProcess:
         self._wait(lambda lines: len(lines) >= count)
 
     def _wait(self, is_enough: Callable[[list[str]], bool]) -> None:
-        assert self._output.wait(is_enough, _TIMEOUT_S), (len(self._output.lines), self._log.lines)
+        assert self._output.wait(is_enough, PATIENCE_S), (len(self._output.lines), self._log.lines)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> list[FlowLine]:
         """Send it a signal, wait for its end and return the flows that it printed, without a line that was cut off."""
@@ -68,6 +67,6 @@ class CollectorProcess:
         return [json.loads(line) for line in self._output.lines if line.endswith("}")]
 
     def _end(self) -> None:
-        self._process.wait(_TIMEOUT_S)
+        self._process.wait(PATIENCE_S)
         self._output.join()
         self._log.join()

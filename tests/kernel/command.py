@@ -18,8 +18,8 @@ import attrs
 
 from tests.kernel.hosts import Namespace
 from tests.kernel.leftovers import MARK, mark
+from tests.kernel.waiting import PATIENCE_S
 
-_TIMEOUT_S = 60.0
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -69,5 +69,5 @@ def started(
 def netwatch(namespace: Namespace, *arguments: str, **process: Any) -> Finished:
     """Run `netwatch ARGUMENTS` in a namespace and wait for its end."""
     with started(namespace, *arguments, **process) as running:
-        stdout, stderr = running.communicate(timeout=_TIMEOUT_S)
+        stdout, stderr = running.communicate(timeout=PATIENCE_S)
     return Finished(running.returncode, stdout, stderr.splitlines())

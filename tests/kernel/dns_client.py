@@ -17,6 +17,7 @@ import attrs
 
 from tests.kernel.dns_server import DNS_PORT, wire_name
 from tests.kernel.hosts import Namespace
+from tests.kernel.waiting import PATIENCE_S
 
 _RECURSION_DESIRED = 0x0100
 _CLASS_IN = 1
@@ -47,16 +48,17 @@ def ask(
     is_tcp: bool = False,
     port: int = 0,
     cpu: int | None = None,
-    timeout_s: float = 5.0,
+    timeout_s: float = PATIENCE_S,
 ) -> Asked:
     """Ask a server, from a port and a CPU if they are named, and wait for its answer."""
     question = question_for(name, identifier, question_type)
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     kind = socket.SOCK_STREAM if is_tcp else socket.SOCK_DGRAM
     with bound_to(cpu), namespace.enter(), socket.socket(family, kind) as client:
-        client.settimeout(timeout_s)
+        client.settimeout(PATIENCE_S)
         client.bind(("", port))
         client.connect((server, DNS_PORT))
+        client.settimeout(timeout_s)
         asked_s = time.monotonic()
         client.sendall(len(question).to_bytes(2) + question if is_tcp else question)
         try:

@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Self
 
 from tests.kernel.hosts import Namespace
+from tests.kernel.waiting import PATIENCE_S
 
 DNS_PORT = 53
 MAX_WAITING = 1_000
@@ -149,7 +150,7 @@ class DnsServer:
 
     def _accept(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
-        connection.settimeout(5)
+        connection.settimeout(PATIENCE_S)
         self._selector.register(connection, selectors.EVENT_READ, self._take_segment)
 
     def _take_segment(self, connection: socket.socket) -> None:

@@ -14,8 +14,8 @@ import json
 import os
 import secrets
 import socket
-import struct
 import subprocess
+import sys
 import termios
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -198,7 +198,7 @@ class Interface:
             for frame in frames:
                 packet_socket.send(frame)
                 count += 1
-            assert look_until(lambda: _octets_under_way(packet_socket), lambda octets: octets == 0) == 0
+            wait_until_taken(packet_socket)
         return count
 
     def statistics(self) -> LinkStatistics:
@@ -244,10 +244,14 @@ class Gateway:
         return cls(client, inside, outside, server)
 
 
-def _octets_under_way(sender: socket.socket) -> int:
-    octets: int
-    (octets,) = struct.unpack("i", fcntl.ioctl(sender, termios.TIOCOUTQ, bytes(4)))  # SIOCOUTQ has the same number
-    return octets
+def wait_until_taken(sender: socket.socket) -> None:
+    """Wait until no packet of a socket is under way: what went through a veth has passed the hooks of its other end."""
+
+    def octets_under_way() -> int:
+        # SIOCOUTQ, by the name that terminals give the same number.
+        return int.from_bytes(fcntl.ioctl(sender, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+    assert look_until(octets_under_way, lambda octets: octets == 0) == 0
 
 
 def _set_namespace(fd: int) -> None:

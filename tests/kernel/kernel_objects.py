@@ -16,7 +16,7 @@ from pathlib import Path
 import attrs
 
 from netwatch.kernel.syscall import bpf
-from tests.kernel.waiting import look_until
+from tests.kernel.waiting import PATIENCE_S, look_until
 
 # BPF_PROG_GET_FD_BY_ID, BPF_MAP_GET_FD_BY_ID, BPF_LINK_GET_FD_BY_ID in `enum bpf_cmd`.
 _GET_FD_BY_ID = {"prog": 13, "map": 14, "link": 30}
@@ -51,7 +51,7 @@ def objects_of(pid: int) -> frozenset[KernelObject]:
     return frozenset(found)
 
 
-def objects_left(objects: Iterable[KernelObject], timeout_s: float = 5) -> list[KernelObject]:
+def objects_left(objects: Iterable[KernelObject], timeout_s: float = PATIENCE_S) -> list[KernelObject]:
     """Return those that exist. Waits for them to go until the timeout: the kernel frees after a grace period."""
     return look_until(lambda: [one for one in objects if one.exists()], is_empty, timeout_s)
 
@@ -66,7 +66,7 @@ def processes_with(variable: str) -> list[int]:
     return found
 
 
-def processes_left(variable: str, timeout_s: float = 15) -> list[int]:
+def processes_left(variable: str, timeout_s: float = PATIENCE_S) -> list[int]:
     """Return those that are still there; waits for them to end until the timeout."""
     return look_until(lambda: processes_with(variable), is_empty, timeout_s)
 

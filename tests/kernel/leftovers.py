@@ -16,6 +16,7 @@ from pathlib import Path
 from netwatch.kernel.hooks import HOOKS
 from netwatch.kernel.syscall import Attr, Command, address, bpf
 from tests.kernel.hosts import session_suffix
+from tests.kernel.waiting import PATIENCE_S
 
 # Stands in the environment of every process that the tests start. (NETWATCH_… would be read as a setting.)
 MARK = "TEST_RUN_OF_NETWATCH"
@@ -52,7 +53,7 @@ def programs() -> dict[int, str]:
             found[identifier] = name
 
 
-def programs_left(before: Mapping[int, str], timeout_s: float = 5) -> dict[int, str]:
+def programs_left(before: Mapping[int, str], timeout_s: float = PATIENCE_S) -> dict[int, str]:
     """Return the programs loaded since `before` was taken that no process of somebody else holds.
 
     Waits for them to go until the timeout: the kernel frees a program only after a grace period of its own, and tells

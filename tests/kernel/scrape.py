@@ -13,7 +13,7 @@ import attrs
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kernel.hosts import Namespace
-from tests.kernel.waiting import look_until
+from tests.kernel.waiting import PATIENCE_S, look_until
 
 # Each daemon has a namespace, and with it all ports, to itself.
 LISTEN = "127.0.0.1:9464"
@@ -48,7 +48,7 @@ class Scrape:
 def get(namespace: Namespace, path: str) -> tuple[int, str]:
     """Ask the daemon's HTTP server. Returns status and body; raises OSError where nobody listens."""
     host, _, port = LISTEN.rpartition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)
     try:
         with namespace.enter():
             connection.connect()
@@ -67,7 +67,7 @@ def scrape(namespace: Namespace) -> Scrape:
     return Scrape([Sample(one.name, one.labels, one.value) for family in families for one in family.samples])
 
 
-def scrape_until(namespace: Namespace, is_enough: Callable[[Scrape], bool], timeout_s: float = 10) -> Scrape:
+def scrape_until(namespace: Namespace, is_enough: Callable[[Scrape], bool], timeout_s: float = PATIENCE_S) -> Scrape:
     """Read the metrics until they are as they should become."""
     read = look_until(lambda: scrape(namespace), is_enough, timeout_s)
     assert is_enough(read), f"not in {timeout_s} s; at the end: {read.samples}"

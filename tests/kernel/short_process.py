@@ -1,7 +1,7 @@
 """Clients and servers that live for five milliseconds, under names of their own.
 
 Law: a process here names itself, makes its socket, has one conversation and ends LIFE_S after it began, or as soon
-afterwards as the conversation is over; none waits longer than TIMEOUT_S. The parent of them ends with its context.
+afterwards as the conversation is over; none waits longer than PATIENCE_S. The parent of them ends with its context.
 Neighbours: `hosts.py` has the namespaces. The parent is a lean process that only forks: to start an interpreter takes
 longer than these live, and a test process has threads.
 
@@ -27,9 +27,9 @@ import attrs
 
 from tests.kernel.hosts import Namespace
 from tests.kernel.leftovers import MARK, mark
+from tests.kernel.waiting import PATIENCE_S
 
 LIFE_S = 0.005
-TIMEOUT_S = 5.0
 _ROOT = Path(__file__).parents[2]
 _PR_SET_NAME = 15
 _QUESTION, _ANSWER = b"q" * 100, b"a" * 300
@@ -86,7 +86,7 @@ class ShortProcesses:
         with self._parent.stdout, self._parent.stdin:
             self._parent.stdin.close()
             try:
-                self._parent.wait(2 * TIMEOUT_S)
+                self._parent.wait(PATIENCE_S)
             finally:
                 self._parent.kill()
                 self._parent.wait()
@@ -104,8 +104,7 @@ class ShortProcesses:
     def _told(self) -> Any:
         assert self._parent.stdout
         while b"\n" not in self._unread:
-            # Longer than a process may take; the parent has an interpreter to start.
-            readable, _, _ = select.select([self._parent.stdout], [], [], 4 * TIMEOUT_S)
+            readable, _, _ = select.select([self._parent.stdout], [], [], PATIENCE_S)
             received = os.read(self._parent.stdout.fileno(), 4096) if readable else b""
             assert received, "the parent of the short-lived processes says nothing"
             self._unread += received
@@ -132,7 +131,7 @@ def _live(order: Order, port_to: int) -> None:
     family = socket.AF_INET6 if ":" in order.address else socket.AF_INET
     kind = socket.SOCK_STREAM if order.is_tcp else socket.SOCK_DGRAM
     with socket.socket(family, kind) as endpoint:
-        endpoint.settimeout(TIMEOUT_S)
+        endpoint.settimeout(PATIENCE_S)
         where = (order.address, order.port)
         port = _serve(endpoint, where, order) if order.role == "server" else _ask(endpoint, where, order)
     os.write(port_to, port.to_bytes(2))
@@ -151,7 +150,7 @@ def _serve(endpoint: socket.socket, where: tuple[str, int], order: Order) -> int
         _tell(ready=os.getpid())
         connection, _ = endpoint.accept()
         with connection:
-            connection.settimeout(TIMEOUT_S)
+            connection.settimeout(PATIENCE_S)
             question = connection.recv(len(_QUESTION), socket.MSG_WAITALL)
             connection.sendall(_ANSWER)
             connection.recv(1)  # the client closes first, so that the port is free for the next server

@@ -14,6 +14,7 @@ import pytest
 
 from netwatch.errors import KernelUnsupported
 from netwatch.kernel.btf import Btf, Kind
+from tests.kernel.waiting import PATIENCE_S
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 # Bytes that follow the three words of a type, by kind: for each of its vlen members, and once.
@@ -189,7 +190,7 @@ def test_kernel_without_btf() -> None:
         "assert libc.mount(b'none', b'/sys', b'tmpfs', 0, None) == 0\n"
         "from netwatch.kernel.btf import Btf\nBtf()\n"
     )
-    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
     assert finished.stderr.splitlines()[-1].startswith("netwatch.errors.KernelUnsupported: BTF (/sys/kernel/btf/vmlin")
     assert "libbpf" not in finished.stderr
     assert "CONFIG_DEBUG_INFO_BTF" in finished.stderr
@@ -200,5 +201,7 @@ def test_import_is_light() -> None:
     script = (
         "import netwatch.kernel.btf, sys; print([n for n in ('numpy', 'attrs', 'attr', 'trio') if n in sys.modules])"
     )
-    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    finished = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     assert finished.stdout.strip() == "[]"

@@ -12,6 +12,7 @@ import pytest
 from netwatch.kernel import cgroups
 from netwatch.kernel.cgroups import Containers
 from netwatch.kernel.tracing import cgroup2_root
+from tests.kernel.waiting import PATIENCE_S
 
 ID = "5eed" * 16
 
@@ -145,7 +146,9 @@ def test_real_hierarchy(opens_by_id: bool) -> None:
     try:
         # It moves itself there, and says what it finds it is in.
         script = f"echo $$ > {directory}/cgroup.procs && cat /proc/self/cgroup"
-        told = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, timeout=10).stdout
+        told = subprocess.run(
+            ["sh", "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+        ).stdout
         assert f"0::/docker-{identifier}.scope\n" in told
         number = directory.stat().st_ino
         containers = Containers(opens_by_id=opens_by_id)
@@ -166,5 +169,5 @@ def test_without_the_right_to_open_by_id() -> None:
         "print(containers.opens_by_id, len(containers._known) > 0)\n"
     )
     command = ["setpriv", "--bounding-set=-dac_read_search", sys.executable, "-c", script]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert finished.stdout.split() == ["False", "True"]

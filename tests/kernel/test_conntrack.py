@@ -21,6 +21,7 @@ from netwatch.core.translations import Translations
 from netwatch.kernel import conntrack
 from netwatch.kernel.conntrack import follow_translations, list_connections, open_events
 from tests.kernel.hosts import Gateway, Interface, Namespace
+from tests.kernel.waiting import PATIENCE_S
 
 # Of the client, of the router on its side and on the other, of the server.
 ADDRESSES = {4: ("10.1.0.1", "10.1.0.2", "10.2.0.2", "10.2.0.3"), 6: ("fd01::1", "fd01::2", "fd02::2", "fd02::3")}
@@ -38,7 +39,6 @@ table {family} nat {{
 }}
 """
 NUMBERS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58}
-_TIMEOUT_S = 20
 
 
 @attrs.frozen
@@ -104,7 +104,7 @@ def following(router: Router, monkeypatch: pytest.MonkeyPatch, test: Callable[[T
 
     async def main() -> None:
         translations = Translations(1_000)
-        with trio.fail_after(_TIMEOUT_S):
+        with trio.fail_after(PATIENCE_S):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(follow_translations, translations)
                 await trio.testing.wait_all_tasks_blocked()

@@ -11,6 +11,7 @@ from scapy.layers.dns import DNS
 from tests.kernel.dns_client import Asked, ask
 from tests.kernel.dns_server import Behaviour, DnsServer, long_name
 from tests.kernel.hosts import Namespace, Pair
+from tests.kernel.waiting import look_until
 
 DELAY_S = 0.02
 BEHAVIOURS = {
@@ -39,7 +40,7 @@ def test_name_that_exists(pair: Pair, server: str, is_tcp: bool, name: str) -> N
     assert {record.rrname.decode() for record in found.an} == {f"{name}."}
     assert [record.rdata for record in found.an] == ["192.0.2.1", "192.0.2.2", "192.0.2.3"][: found.ancount]
     assert found.ancount == (3 if name.startswith("many") else 1)
-    assert DELAY_S <= asked.took_s < 5
+    assert asked.took_s >= DELAY_S
 
 
 @pytest.mark.parametrize("is_tcp", [False, True], ids=["udp", "tcp"])
@@ -84,9 +85,9 @@ def test_server_that_ends_while_questions_wait(namespaces: Callable[[], Namespac
     """It does not wait for its delay."""
     namespace = namespaces()
     with DnsServer(namespace, "127.0.0.1", delay_s=3600) as dns:
-        for is_tcp in (False, True):
+        for number, is_tcp in enumerate((False, True), 1):
             assert ask(namespace, "127.0.0.1", "www.example.org", 1, is_tcp=is_tcp, timeout_s=0.1).answer is None
-    assert dns.asked == 2
+            assert look_until(lambda: dns.asked, number.__le__) == number
 
 
 @pytest.mark.parametrize("characters", [1, 63, 65, 128, 200, 253])

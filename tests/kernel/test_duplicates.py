@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,10 @@ from bench.generator import Generator, Mode, Traffic
 from tests.kernel.agent_process import AgentProcess
 from tests.kernel.hosts import Interface, Namespace, connect
 from tests.kernel.test_conservation import assert_balanced
+from tests.kernel.told import chosen
+
+HOME_S = 1.0  # HOME_SILENCE in bpf/netwatch.h
+FORWARD = {"SrcAddr": "10.0.0.1", "DstAddr": "10.0.1.2"}
 
 
 class Path:
@@ -43,17 +48,19 @@ def path(namespaces: Callable[[], Namespace]) -> Path:
 def test_four_hooks_at_full_speed_across_hundreds_of_drains(path: Path, agent: Callable[..., AgentProcess]) -> None:
     """Each packet counts exactly once, though its four hooks may fall into two epochs; its row lists all of them."""
     daemon = agent(path.router, "--active-timeout", "0.1")
-    with Generator(evolve(path.traffic, duration_s=21), path.sender.namespace.prefix) as generator:
-        generator.wait(timeout_s=60)
+    with Generator(evolve(path.traffic, duration_s=3600), path.sender.namespace.prefix) as generator:
+        # Each drain prints a line of it.
+        daemon.wait_for_flows(lambda flows: len(chosen(flows, **FORWARD)) >= 200)
+        generator.stop()
     result = daemon.stop()
     assert_balanced(result)
-    assert result.ledger is not None
     arrived = path.router.interface("in0").statistics().rx_packets
-    forward = [flow for flow in result.flows if (flow["SrcAddr"], flow["DstAddr"]) == ("10.0.0.1", "10.0.1.2")]
+    forward = chosen(result.flows, **FORWARD)
     assert sum(flow["Packets"] for flow in forward) == arrived
-    assert result.ledger["audits"]["drains"] >= 200
     whole = [flow for flow in forward if len(flow["Interfaces"]) == 4]
-    assert len(whole) >= len(forward) - 2  # the first and the last epoch may have seen less of the path
+    # A packet may be between two hooks when an epoch ends: one on each processor. Others went the whole way in it.
+    partial = [flow for flow in forward if len(flow["Interfaces"]) < 4]
+    assert all(flow["Packets"] <= len(os.sched_getaffinity(0)) for flow in partial), partial
     # The home comes first; the others come in the order in which the epoch met them.
     assert {flow["Interfaces"][0] for flow in whole} == {"in0"}
     hooks = {frozenset(zip(flow["Interfaces"], flow["IfDirections"], strict=True)) for flow in whole}
@@ -100,16 +107,23 @@ def test_flow_that_moves(namespaces: Callable[[], Namespace], agent: Callable[..
         connect(out, [f"10.1.{number}.1/24"], end, [f"10.1.{number}.2/24"])
     router.forward()
     router.route("10.0.1.2/32", "10.1.1.2")
-    # 500 packets a second for 4 s; the route moves in the middle.
+    # 500 packets a second, until the route has moved for twice the time that a home lasts.
     frame = _udp_frame(sender0, in0)
-    sent, moved_at = 0, 1_009
     daemon = agent(router, "-i", "/out./", "--active-timeout", "0.1")
-    started = time.monotonic()
-    while sent < 2_003:
-        sent += sender0.send([frame])
-        if sent == moved_at:
-            router.route("10.0.1.2/32", "10.1.2.2")
-        time.sleep(max(0.0, started + sent / 500 - time.monotonic()))
+    before_s, after_s = [], []  # of each packet, by the clock that the programs read: it passed the hook in between
+
+    def send_until(is_over: Callable[[], bool]) -> None:
+        while not is_over():
+            before_s.append(time.monotonic())
+            sender0.send([frame])
+            after_s.append(time.monotonic())
+            time.sleep(0.002)
+
+    send_until(lambda: len(after_s) == 1_009)
+    moved_at = len(after_s)
+    router.route("10.0.1.2/32", "10.1.2.2")
+    send_until(lambda: after_s[-1] >= after_s[moved_at - 1] + 2 * HOME_S)
+    sent = len(after_s)
     result = daemon.stop()
     assert_balanced(result)
     assert result.ledger is not None
@@ -119,8 +133,10 @@ def test_flow_that_moves(namespaces: Callable[[], Namespace], agent: Callable[..
     }
     uncounted = sent - moved_at - by_interface["out2"]
     assert by_interface["out1"] == moved_at
-    # A second is 500 packets; a tenth more, because the sender's clock is not the kernel's.
-    assert 0 < uncounted <= 550
+    # Those of the second after the last packet at the old home.
+    surely = sum(passed_s < before_s[moved_at - 1] + HOME_S for passed_s in after_s[moved_at:])
+    maybe = sum(began_s < after_s[moved_at - 1] + HOME_S for began_s in before_s[moved_at:])
+    assert surely <= uncounted <= maybe
     assert result.ledger["duplicate"]["packets"] == uncounted
 
 

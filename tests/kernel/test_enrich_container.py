@@ -14,6 +14,7 @@ import pytest
 from netwatch.kernel.tracing import cgroup2_root
 from tests.kernel.agent_process import AgentProcess
 from tests.kernel.hosts import Pair
+from tests.kernel.waiting import PATIENCE_S
 
 _CLIENT = (
     "import pathlib, socket, sys;"
@@ -43,7 +44,7 @@ def test_container(pair: Pair, agent: Callable[..., AgentProcess], name: str) ->
     with cgroup(name.format(container)) as directory:
         number = directory.stat().st_ino
         with pair.left.namespace.enter():
-            subprocess.run([sys.executable, "-c", _CLIENT, str(directory)], check=True, timeout=30)
+            subprocess.run([sys.executable, "-c", _CLIENT, str(directory)], check=True, timeout=PATIENCE_S)
         daemon.wait_for_flows(lambda flows: any(flow.get("DstPort") == 4000 for flow in flows))
     result = daemon.stop()
     (flow,) = (flow for flow in result.flows if flow.get("DstPort") == 4000 and "Packets" in flow)

@@ -12,9 +12,10 @@ from tests.kernel.agent_process import AgentProcess, AgentResult, FlowLine
 from tests.kernel.dns_client import Asked, ask
 from tests.kernel.dns_server import DNS_PORT, Behaviour, DnsServer, long_name
 from tests.kernel.hosts import Pair
+from tests.kernel.waiting import PATIENCE_S
 
 DELAY_S = 0.02
-TIMEOUT_S = 0.5
+TIMEOUT_S = 0.5  # where nobody answers
 SERVER = "10.0.0.2"
 ETIMEDOUT = 110
 CPUS = sorted(os.sched_getaffinity(0))
@@ -25,16 +26,16 @@ BEHAVIOURS = {
     "silent.example.org": Behaviour.SILENT,
 }
 
-StartDaemon = Callable[[Pair], AgentProcess]
+StartDaemon = Callable[..., AgentProcess]
 
 
 @pytest.fixture
 def dns_agent(tmp_path: Path, agent: Callable[..., AgentProcess]) -> StartDaemon:
-    """Start the daemon beside the client, with a timeout that a test can wait for."""
+    """Start the daemon beside the client; `dns_timeout_s` is longer than a busy machine may need for an answer."""
 
-    def start(pair: Pair) -> AgentProcess:
+    def start(pair: Pair, dns_timeout_s: float = PATIENCE_S) -> AgentProcess:
         settings = tmp_path / "netwatch.toml"
-        settings.write_text(f"dns_timeout_s = {TIMEOUT_S}\n")
+        settings.write_text(f"dns_timeout_s = {dns_timeout_s}\n")
         return agent(pair.left.namespace, "-i", pair.left.name, "--active-timeout", "0.2", "-c", str(settings))
 
     return start
@@ -101,7 +102,7 @@ def test_answer_of_a_header_alone(pair: Pair, dns_agent: StartDaemon) -> None:
 
 def test_nobody_answers(pair: Pair, dns_agent: StartDaemon) -> None:
     """After the timeout the question is a failure of its flow: with errno, and with nothing of an answer."""
-    daemon = dns_agent(pair)
+    daemon = dns_agent(pair, TIMEOUT_S)
     with dns_server(pair):
         asked = ask(pair.left.namespace, SERVER, "silent.example.org", 7, timeout_s=0.1)
     daemon.wait_for_flows(lambda flows: any("DnsErrno" in flow for flow in flows))
@@ -110,8 +111,8 @@ def test_nobody_answers(pair: Pair, dns_agent: StartDaemon) -> None:
     assert (line["SrcPort"], line["DstPort"]) == (asked.port, DNS_PORT)
     assert (line["DnsErrno"], line["DnsId"], line["DnsName"]) == (ETIMEDOUT, 7, "silent.example.org")
     assert line["DnsLatencyMs"] == TIMEOUT_S * 1e3
-    # The flow had left when time was up.
-    assert line["RecordKind"] == "continuation"
+    # The flow had left when time was up, unless the drain was late.
+    assert line.get("RecordKind") == ("continuation" if len(result.flows) == 2 else None)
     assert result.sum("Packets") == 1
 
 

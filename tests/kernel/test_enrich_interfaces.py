@@ -52,7 +52,7 @@ def test_in_a_row(namespaces: Callable[[], Namespace], agent: Callable[..., Agen
     """Each packet counts once, at the first interface; the record lists all of them, up to its bound, each once."""
     middle = namespaces()
     sender, hooks = chain_of_bridges(namespaces(), middle, links)
-    daemon = agent(middle, *ONLY_LINKS, "--active-timeout", "1m")
+    daemon = agent(middle, *ONLY_LINKS, "--active-timeout", "1h")
     sent = send(sender, middle, hooks)
     result = daemon.stop()
     ledger = assert_accounted(result)
@@ -73,7 +73,7 @@ def test_without(namespaces: Callable[[], Namespace], agent: Callable[..., Agent
     """With the switch off a record lists seven, and each packet counts once all the same."""
     middle = namespaces()
     sender, hooks = chain_of_bridges(namespaces(), middle, 4)
-    daemon = agent(middle, *ONLY_LINKS, "--enrich", "drops", "--active-timeout", "1m")
+    daemon = agent(middle, *ONLY_LINKS, "--enrich", "drops", "--active-timeout", "1h")
     sent = send(sender, middle, hooks)
     result = daemon.stop()
     assert_accounted(result)

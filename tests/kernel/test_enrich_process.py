@@ -14,9 +14,9 @@ from tests.kernel.agent_process import AgentProcess, AgentResult, FlowLine
 from tests.kernel.hosts import Namespace, Pair, connect
 from tests.kernel.short_process import Life, Order, ShortProcesses, converse
 from tests.kernel.told import assert_accounted, chosen, total
+from tests.kernel.waiting import PATIENCE_S
 
 CONVERSATIONS = 11
-TIMEOUT_S = 10.0
 PERIOD = ("--active-timeout", "0.2")
 PROTOCOLS = {True: 6, False: 17}
 Owner = tuple[int | None, str | None]
@@ -125,7 +125,7 @@ def test_sockets_from_before(pair: Pair, agent: Callable[..., AgentProcess]) -> 
         open_socket(here, ("10.0.0.2", 81), socket.SOCK_DGRAM) as receiver,
     ):
         with there.enter():
-            client = socket.create_connection(("10.0.0.2", 80), TIMEOUT_S)
+            client = socket.create_connection(("10.0.0.2", 80), PATIENCE_S)
         with client, listener.accept()[0] as accepted:
             old_port = client.getsockname()[1]
             daemon = agent(here, "-i", "right0", *PERIOD)
@@ -176,7 +176,7 @@ def open_socket(namespace: Namespace, address: tuple[str, int], kind: socket.Soc
     with namespace.enter():
         made = socket.socket(type=kind)
     with made:
-        made.settimeout(TIMEOUT_S)
+        made.settimeout(PATIENCE_S)
         made.bind(address)
         if kind == socket.SOCK_STREAM:
             made.listen()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.kernel.agent_process import AgentProcess, AgentResult
-from tests.kernel.hosts import Pair
+from tests.kernel.hosts import Pair, wait_until_taken
 
 FLOWS, PACKETS, RATE = 400, 3, 4
 
@@ -20,6 +20,7 @@ def send(pair: Pair) -> None:
         for _ in range(PACKETS):
             for port in range(FLOWS):
                 sender.sendto(b"x" * 50, ("10.0.0.2", 10_000 + port))
+        wait_until_taken(sender)
 
 
 def run(pair: Pair, agent: Callable[..., AgentProcess], tmp_path: Path, mode: str) -> AgentResult:
@@ -27,7 +28,7 @@ def run(pair: Pair, agent: Callable[..., AgentProcess], tmp_path: Path, mode: st
     file = tmp_path / "netwatch.toml"
     file.write_text(f'sampling = {RATE}\nsampling_mode = "{mode}"\ndrop_window_s = 0\n')
     daemon = agent(
-        pair.right.namespace, "-i", "right0", "--direction", "ingress", "--active-timeout", "10", "-c", str(file)
+        pair.right.namespace, "-i", "right0", "--direction", "ingress", "--active-timeout", "1h", "-c", str(file)
     )
     send(pair)
     result = daemon.stop()

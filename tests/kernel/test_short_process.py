@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,8 +30,6 @@ def test_client_and_server(pair: Pair, server: str, is_tcp: bool) -> None:
     assert len({life.pid for life in lives}) == 22
     assert not any(os.path.exists(f"/proc/{life.pid}") for life in lives)
     assert all(life.lived_s >= LIFE_S for life in lives)
-    # The other tests share the processors: of most of them it must be true.
-    assert statistics.median(life.lived_s for life in lives) < 4 * LIFE_S
 
 
 def test_client_without_server(namespaces: Callable[[], Namespace]) -> None:

@@ -20,9 +20,9 @@ from tests.kernel.kernel_objects import KernelObject, objects_left, objects_of, 
 from tests.kernel.ledger_file import account_of, read_ledger
 from tests.kernel.leftovers import programs, programs_left
 from tests.kernel.test_conservation import assert_balanced
+from tests.kernel.waiting import PATIENCE_S
 
 NOWHERE = "grpc://127.0.0.1:1"  # no collector has ever listened there
-SETTLED_S = 3.0  # over the grace period: the last drain, the ledger, the interpreter's end
 
 
 @pytest.fixture
@@ -84,9 +84,7 @@ def test_second_signal(pair: Pair, traffic: Traffic, agent: Callable[..., AgentP
     held = objects_of(daemon.pid)
     daemon.send_signal(signal.SIGTERM)
     daemon.wait_for_log("trying again")  # the hooks are gone, and it waits for the collector
-    before_s = time.monotonic()
     result = daemon.stop(signal.SIGTERM)
-    assert time.monotonic() - before_s < SETTLED_S
     assert result.exit_code == 128 + signal.SIGTERM
     assert result.log[-1] == "netwatch: warning: second signal: ending at once, what is queued is lost"
     assert objects_left(held) == []
@@ -102,7 +100,7 @@ def test_kill_while_it_captures(pair: Pair, traffic: Traffic, agent: Callable[..
         assert {one.kind for one in held} == {"prog", "map", "link"}
         assert len(hooks(pair.right)) == 2
         daemon.send_signal(signal.SIGKILL)
-        assert daemon.process.wait(timeout=10) == -signal.SIGKILL
+        assert daemon.process.wait(timeout=PATIENCE_S) == -signal.SIGKILL
         generator.stop()
     assert objects_left(held) == []
     assert hooks(pair.right) == []
@@ -118,6 +116,17 @@ def has_loaded_in_child(daemon: int, processes: Sequence[int]) -> bool:
     return any(pid != daemon and any(one.kind == "prog" for one in objects_of(pid)) for pid in processes)
 
 
+def has_loaded_anywhere(processes: Sequence[int]) -> bool:
+    """Say whether one of the processes holds programs."""
+    return any(one.kind == "prog" for pid in processes for one in objects_of(pid))
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Say whether a process has a handler for a signal: while it still imports what it needs, SIGTERM ends it."""
+    (caught,) = (line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigCgt" in line)
+    return bool(int(caught, 16) >> number - 1 & 1)
+
+
 def has_loaded(daemon: int, processes: Sequence[int]) -> bool:
     """Say whether the daemon holds the programs."""
     del processes
@@ -131,7 +140,7 @@ def test_kill_while_it_starts(moment: Callable[[int, Sequence[int]], bool], pair
     variables = {"TMPDIR": str(tmp_path), **dict([token.split("=")])}
     before, seen = programs(), set[KernelObject]()
     with started(pair.right.namespace, "run", "-i", "right0", variables=variables) as daemon:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while not moment(daemon.pid, family := processes_with(token)):
             seen.update(*map(objects_of, family))
             assert daemon.poll() is None
@@ -148,16 +157,16 @@ def test_kill_while_it_starts(moment: Callable[[int, Sequence[int]], bool], pair
 
 
 def test_stop_while_it_starts(pair: Pair, tmp_path: Path) -> None:
-    """SIGTERM while the programs compile ends it in order: exit code 0, a ledger, nothing left."""
+    """SIGTERM while the programs load ends it in order: exit code 0, a ledger, nothing left."""
     token = f"TEST_OF_NETWATCH={os.getpid()}-stop"
     variables = {"TMPDIR": str(tmp_path), **dict([token.split("=")])}
     path = tmp_path / "ledger.json"
     with started(pair.right.namespace, "run", "-i", "right0", "--ledger", str(path), variables=variables) as daemon:
-        deadline = time.monotonic() + 30
-        while not has_loaded_in_child(daemon.pid, processes_with(token)):
+        deadline = time.monotonic() + PATIENCE_S
+        while not (catches(daemon.pid, signal.SIGTERM) and has_loaded_anywhere(processes_with(token))):
             assert time.monotonic() < deadline
         daemon.terminate()
-        _, stderr = daemon.communicate(timeout=30)
+        _, stderr = daemon.communicate(timeout=PATIENCE_S)
     assert daemon.returncode == 0, stderr
     assert read_ledger(path)["audits"]["mismatches"] == 0
     assert processes_left(token) == []
@@ -175,12 +184,12 @@ def test_reader_that_goes(pair: Pair, traffic: Traffic, tmp_path: Path) -> None:
         assert daemon.stderr is not None
         while ATTACHED not in daemon.stderr.readline():
             assert daemon.poll() is None
-        with Generator(evolve(traffic, flows=50_021, flows_per_second=5000, duration_s=60), prefix) as generator:
+        with Generator(evolve(traffic, flows=50_021, flows_per_second=1000, duration_s=60), prefix) as generator:
             assert '"SrcAddr":"10.0.0.1"' in daemon.stdout.readline()
             daemon.stdout.close()
             stderr = daemon.stderr.read()
             generator.stop()
-        assert daemon.wait(timeout=20) == 0, stderr
+        assert daemon.wait(timeout=PATIENCE_S) == 0, stderr
     ledger = read_ledger(path)
     exported, lost, balances = account_of(ledger, "stdout")
     assert balances
@@ -203,10 +212,8 @@ def test_reader_that_never_reads(pair: Pair, traffic: Traffic, tmp_path: Path) -
         while ATTACHED not in daemon.stderr.readline():
             assert daemon.poll() is None
         sent = generate(evolve(traffic, flows=2003), pair.left.namespace.prefix)  # ten times what a pipe holds
-        before_s = time.monotonic()
         daemon.terminate()
-        _, stderr = daemon.communicate(timeout=20)
-        assert time.monotonic() - before_s < grace_s + SETTLED_S
+        _, stderr = daemon.communicate(timeout=PATIENCE_S)
         *whole, rest = unread.read().split("\n")
     assert daemon.returncode == 0, stderr
     ledger = read_ledger(path)

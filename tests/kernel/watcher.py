@@ -10,6 +10,7 @@ Run: python -m tests.kernel.watcher {auto,tcx,tc} [--event-buffer BYTES] [PATTER
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,9 +37,9 @@ from netwatch.watch import WatchCounts, watch_interfaces
 from tests.kernel.bare_programs import TCX_NEXT, load_program, program_info
 from tests.kernel.hosts import Namespace
 from tests.kernel.leftovers import MARK, mark
+from tests.kernel.waiting import PATIENCE_S
 
 _ROOT = Path(__file__).parents[2]
-_TIMEOUT_S = 20.0
 PROGRAMS = ("ingress_ethernet", "egress_ethernet", "ingress_ip", "egress_ip")
 
 Told = dict[str, Any]  # a line of JSON
@@ -64,13 +66,13 @@ class Watcher:
                 self.stop()
         finally:
             self._process.kill()
-            self._process.wait(_TIMEOUT_S)
+            self._process.wait(PATIENCE_S)
             assert self._process.stdout
             self._process.stdout.close()
 
     def wait(self, event: str, name: str | None = None) -> Told:
-        """Return the first thing told with this name, and forget it. Fails after 20 s, or when the process ends."""
-        deadline = time.monotonic() + _TIMEOUT_S
+        """Return the first thing told with this name, and forget it. Fails when the process ends."""
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             for told in self.told:
                 if told["event"] == event and name in (None, told.get("name")):
@@ -92,8 +94,17 @@ class Watcher:
         """End it, and return what it says at the end."""
         self.terminate()
         stopped = self.wait("stopped")
-        assert self._process.wait(_TIMEOUT_S) == 0
+        assert self._process.wait(PATIENCE_S) == 0
         return stopped
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Keep it from doing anything for the time of the block."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def terminate(self) -> None:
         """Tell it to end."""
@@ -103,7 +114,7 @@ class Watcher:
         """End it by SIGKILL."""
         self._is_ending = True
         self._process.kill()
-        self._process.wait(_TIMEOUT_S)
+        self._process.wait(PATIENCE_S)
 
 
 def _tell(event: str, **details: object) -> None:
