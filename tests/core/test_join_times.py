@@ -71,6 +71,18 @@ def test_packet_without_room_after_a_silence(silent_ns: int, home: int) -> None:
     assert joining.duplicate_packets == (5 if home == HOME else 0)
 
 
+@pytest.mark.parametrize("first", [1, 2])
+def test_messages_of_one_time(first: int) -> None:
+    """Two that differ in the last octet of a long name alone have an order, whichever of them arrived first."""
+    run = Run()
+    for octet in (first, 3 - first):
+        message = event_of(Told(EventKind.DNS, 1, 50))
+        message["dns"]["name_bytes"], message["dns"]["name"] = 255, [*[7] * 254, octet]
+        run.store.add(EventKind.DNS, message)
+    facts = run.store.close(100, WATCHED).join(*rows_of([1])).dns
+    assert (facts.values["messages"].tolist(), facts.values["name"][:, -1].tolist()) == ([2], [2])
+
+
 @pytest.mark.parametrize("kinds_in_order", [(EventKind.DROP, EventKind.TCP), (EventKind.TCP, EventKind.DROP)])
 def test_what_is_told_of_one_flow_leaves_together(kinds_in_order: tuple[EventKind, EventKind]) -> None:
     """One event that has waited through a whole drain takes the others of its flow along, of whatever kind they are."""

@@ -101,6 +101,15 @@ def test_more_rows_than_sixteen_bits_count(rows: int) -> None:
     assert groups.count == len(np.unique(numbers))
 
 
+def test_more_groups_than_sixteen_bits_count() -> None:
+    """The order is right as soon as there are more than 65,536 groups, and not only where there are twice as many."""
+    numbers = np.arange(100_000)
+    numbers[-1] = 0
+    groups = group_keys(numbered(100_000)[numbers])
+    assert groups.count == 99_999
+    assert (groups.order == groups.of_row.argsort(kind="stable")).all()
+
+
 def test_no_keys() -> None:
     """Of nothing there are no groups, and nothing is found in it."""
     nothing = np.empty((0, KEY_WORDS), np.uint64)
