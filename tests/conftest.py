@@ -24,7 +24,8 @@ pytest.register_assert_rewrite("tests.kernel.agent_process", "tests.kernel.progr
 _KERNEL_TESTS = Path(__file__).with_name("kernel")
 _IS_CI = os.environ.get("CI") == "true"
 
-# A failure prints what reproduces it (print_blob). Hypothesis has its own ideas of CI, and derandomizes by them. "Too slow" is a health check of the machine.
+# A failure prints what reproduces it (print_blob). "Too slow" is a health check of the machine. Hypothesis looks at the
+# environment itself and derandomizes in CI; its profiles inherit that.
 _PATIENT = settings(deadline=None, derandomize=False, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("default", _PATIENT)
 settings.register_profile("ci", _PATIENT, derandomize=True, database=None)
