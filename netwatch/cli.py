@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, NoReturn
 from netwatch import __version__
 from netwatch.complaint import EXIT_INTERRUPTED, complain, report
 from netwatch.config import SETTINGS
-from netwatch.errors import ConfigError
+from netwatch.errors import ConfigError, ProcessorUnsupported
 from netwatch.logs import configure_logging
+from netwatch.processor import missing_features
 from netwatch.settings.addresses import parse_listen
 from netwatch.settings.setting import Setting
 from netwatch.settings.sources import Loaded, load
@@ -68,6 +69,9 @@ def _dispatch(argv: Sequence[str]) -> int:
         arguments = parser.parse_args(argv)
     except SystemExit as finished:  # --help, --version, or a mistake that has been named
         return finished.code if isinstance(finished.code, int) else 0
+    # Before anything imports numpy, which an older processor ends with SIGILL and no word.
+    if missing := missing_features():
+        return _refuse_processor(ProcessorUnsupported(missing), is_check=arguments.command == "check")
     match arguments.command:
         case "run":
             return _run(arguments)
@@ -81,6 +85,12 @@ def _dispatch(argv: Sequence[str]) -> int:
             return _print(*run())
     parser.print_help(sys.stderr)
     return EXIT_USAGE
+
+
+def _refuse_processor(unsupported: ProcessorUnsupported, *, is_check: bool) -> int:
+    if is_check:
+        return _print(f"FAIL {unsupported}\nnetwatch cannot run here\n", 1)
+    raise unsupported
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ the codes are documented in the README and never change their meaning.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -144,3 +145,14 @@ class RecordingUnusable(NetwatchError):
     def __init__(self, path: str, reason: str) -> None:
         self.path, self.reason = path, reason
         super().__init__(f"recording {path}: {reason}")
+
+
+class ProcessorUnsupported(NetwatchError):
+    """The processor lacks instructions of x86-64-v2: use another machine or processor model."""
+
+    exit_code = 14
+
+    def __init__(self, missing: Sequence[str]) -> None:
+        self.missing = missing
+        hint = "use a processor of the level x86-64-v2 (since 2009), or give the virtual machine one (qemu: -cpu host)"
+        super().__init__(f"processor: it has no {', '.join(missing)}: {hint}")
