@@ -69,22 +69,14 @@ def _dispatch(argv: Sequence[str]) -> int:
         arguments = parser.parse_args(argv)
     except SystemExit as finished:  # --help, --version, or a mistake that has been named
         return finished.code if isinstance(finished.code, int) else 0
+    commands = {"run": _run, "replay": _replay, "collect": _collect, "check": _check}
+    if arguments.command not in commands:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
     # Before anything imports numpy, which an older processor ends with SIGILL and no word.
     if missing := missing_features():
         return _refuse_processor(ProcessorUnsupported(missing), is_check=arguments.command == "check")
-    match arguments.command:
-        case "run":
-            return _run(arguments)
-        case "replay":
-            return _replay(arguments)
-        case "collect":
-            return _collect(arguments)
-        case "check":
-            from netwatch.check import run  # noqa: PLC0415 - the kernel probes are for this command only
-
-            return _print(*run())
-    parser.print_help(sys.stderr)
-    return EXIT_USAGE
+    return commands[arguments.command](arguments)
 
 
 def _refuse_processor(unsupported: ProcessorUnsupported, *, is_check: bool) -> int:
@@ -126,6 +118,12 @@ def _program_settings(config: Config) -> ProgramSettings:
         dns_ports=config.dns_ports,
         network_namespace=network_namespace() if config.enrich_namespace == "own" else 0,
     )
+
+
+def _check(_arguments: argparse.Namespace) -> int:
+    from netwatch.check import run  # noqa: PLC0415 - the kernel probes are for this command only
+
+    return _print(*run())
 
 
 def _replay(arguments: argparse.Namespace) -> int:
