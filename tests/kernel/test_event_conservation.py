@@ -73,7 +73,7 @@ def settle(pair: Pair, rule: DropRule) -> int:
 def test_at_rates_that_the_ring_takes(
     pair: Pair, traffic: Traffic, tmp_path: Path, agent: Callable[..., AgentProcess]
 ) -> None:
-    """A thousand and ten thousand a second for 200 epochs, and some that no hook saw: nothing is lost.
+    """A thousand and ten thousand a second for a hundred epochs, and some that no hook saw: nothing is lost.
 
     The ring has 65,536 slots. Each round makes at most 20,014 events and those of what is refused; the next one begins
     when they are in records: so however late the daemon comes, the ring has room.
@@ -86,7 +86,7 @@ def test_at_rates_that_the_ring_takes(
         refused = socket.socket(type=socket.SOCK_DGRAM)
     with refused:
         # What is refused is one flow, and each drain has a record of it.
-        while flows.refused < 200:
+        while flows.refused < 100:
             rate, count = next(rounds)
             paced = evolve(traffic, flows_per_second=rate, flows=count, packets_per_flow=2)
             with Generator(paced, pair.left.namespace.prefix) as running:
