@@ -11,15 +11,6 @@ ARGS ?=
 # How long `make fuzz` looks for a counterexample.
 SECONDS ?= 300
 
-# What the agent needs of Debian. python3-bpfcc is BCC's binding and belongs to /usr/bin/python3; linux-libc-dev and
-# libc6-dev bring the UAPI headers; libbpf reads the kernel's BTF. No kernel headers.
-PACKAGES := python3-bpfcc libbpf1 python3-venv linux-libc-dev libc6-dev iproute2
-# What the tests need beside it: a C compiler for the ABI test and the generator, ping, nft to drop and translate,
-# conntrack to look at what was translated, and stress-ng to keep the processors busy.
-TEST_PACKAGES := $(PACKAGES) gcc iputils-ping nftables util-linux conntrack stress-ng
-# What the virtual machines need: outside of them, and in their root file system.
-MACHINE_PACKAGES := mmdebstrap qemu-system-x86 cpio kmod
-
 # Virtual machines: where their root file system and kernels are kept, and which are booted ("6.1 6.12"; all).
 MACHINES ?= $(HOME)/.cache/netwatch/machines
 KERNELS ?=
@@ -47,7 +38,7 @@ bench: setup $(VENV)/.test-packages
 # What netwatch can do on Debian's kernels, by emulation: hours for all of them. As root.
 # make kernels KERNELS=6.1 ARGS=--short
 kernels: setup
-	@sh deploy/install-packages $(MACHINE_PACKAGES)
+	@sh deploy/install-packages machine
 	@mkdir -p $(MACHINES)
 	@rm -rf --one-file-system $(MACHINES)/root $(MACHINES)/root.cpio
 	@tests/machines/bare-root make $(MACHINES)/root
@@ -56,7 +47,7 @@ kernels: setup
 
 # In the root file system of a virtual machine: everything that a test needs there.
 setup-machine: setup $(VENV)/.test-packages
-	@sh deploy/install-packages kmod
+	@sh deploy/install-packages run test machine
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 
 lint: $(BIN)/tox
@@ -74,14 +65,14 @@ golden: setup
 clean:
 	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-$(VENV)/.packages: Makefile
+$(VENV)/.packages: deploy/packages
 	@mkdir -p $(VENV)
-	@sh deploy/install-packages $(PACKAGES)
+	@sh deploy/install-packages run
 	@touch $@
 
-$(VENV)/.test-packages: Makefile
+$(VENV)/.test-packages: deploy/packages
 	@mkdir -p $(VENV)
-	@sh deploy/install-packages $(TEST_PACKAGES)
+	@sh deploy/install-packages run test
 	@touch $@
 
 # With Debian's packages visible, for bcc.

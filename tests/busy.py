@@ -29,7 +29,7 @@ def busy_processors(workers: int) -> Iterator[subprocess.Popen[bytes]]:
     """Keep processors busy by so many processes."""
     # setpriv: the kernel ends stress-ng, and stress-ng its workers, also where this process is killed. A session of its
     # own: Ctrl-C at the terminal ends it by our hand, after the command.
-    command = ("setpriv", "--pdeathsig", "TERM", "stress-ng", "--quiet", "--cpu", str(workers))
+    command = ("setpriv", "--pdeathsig=TERM", "stress-ng", "--quiet", "--cpu", str(workers))
     stress = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         yield stress

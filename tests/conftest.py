@@ -44,17 +44,14 @@ def _is_kernel_required() -> bool:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip the tests marked `kernel` where there is no root. Runs last: other hooks set the mark."""
-<<<<<<< ours
     if os.environ.get("REQUIRE_DEVICES") != "1":
         for_machines = [item for item in items if item.get_closest_marker("devices")]
         config.hook.pytest_deselected(items=for_machines)
         items[:] = [item for item in items if item not in for_machines]
-=======
     if _PROFILE == "fuzz":
         # The time may be over in the middle of a round: modules begin in another order each time.
         turns = {path: random.random() for path in {item.path for item in items}}
         items.sort(key=lambda item: turns[item.path])
->>>>>>> theirs
     if os.geteuid() == 0:
         return
     for item in items:

@@ -71,7 +71,7 @@ def as_nobody(*capabilities: str) -> tuple[str, ...]:
     And with the one to read what others may not: the interpreter may lie in a directory of root's.
     """
     names = ",".join(f"+{name}" for name in (*capabilities, "dac_read_search"))
-    user = ("--reuid", "65534", "--regid", "65534", "--clear-groups")
+    user = ("--reuid=65534", "--regid=65534", "--clear-groups")
     return ("setpriv", *user, f"--inh-caps={names}", f"--ambient-caps={names}")
 
 

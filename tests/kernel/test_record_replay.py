@@ -37,11 +37,11 @@ class Replayed:
     said: str
 
 
-def replay(recording: Path, *before: str) -> Replayed:
-    """Replay a recording, with a command before it that runs it."""
+def replay(recording: Path, prefix: tuple[str, ...] = ()) -> Replayed:
+    """Replay a recording; `prefix` is a command that runs it."""
     ledger = recording.with_name("replayed.json")
     command = [sys.executable, "-m", "netwatch", "replay", str(recording), "--format", "json", "--ledger", str(ledger)]
-    finished = subprocess.run([*before, *command], capture_output=True, text=True, timeout=PATIENCE_S)
+    finished = subprocess.run([*prefix, *command], capture_output=True, text=True, timeout=PATIENCE_S)
     assert finished.returncode == 0, finished.stderr
     return Replayed(finished.stdout.splitlines(), json.loads(ledger.read_text()), finished.stderr)
 
@@ -104,9 +104,9 @@ def test_same_records(pair: Pair, agent: Start, tmp_path: Path) -> None:
     assert any("PktDropCauses" in flow for flow in result.flows)
     assert any("SrcProcessName" in flow for flow in result.flows)
     assert_same(result, replay(recording))
-    first = replay(recording, *_UNPRIVILEGED)
+    first = replay(recording, prefix=_UNPRIVILEGED)
     assert_same(result, first)
-    assert replay(recording, *_UNPRIVILEGED).printed == first.printed
+    assert replay(recording, prefix=_UNPRIVILEGED).printed == first.printed
 
 
 def test_killed(pair: Pair, agent: Start, tmp_path: Path) -> None:
