@@ -28,7 +28,8 @@ _APT = "install it: apt install"
 # Before 5.11 maps were charged to RLIMIT_MEMLOCK, later to the memory cgroup (commit "bpf: Eliminate rlimit-based
 # memory accounting for bpf maps").
 _MEMLOCK_FREE = (5, 11)
-_OLDEST = (5, 12)
+_OLDEST = (5, 12)  # atomic compare-and-swap in programs
+_OLDEST_TRIED = (6, 1)  # Debian 12's own
 _TCX = (6, 6)
 
 
@@ -57,6 +58,9 @@ def _kernel(machine: Machine) -> Finding:
         text = f"kernel {machine.kernel_release}: Linux {_dotted(_OLDEST)} or newer is needed: boot a newer kernel"
         return Finding(Verdict.FAIL, text)
     tcx = f"{_dotted(_TCX)} or newer for TCX" if version >= _TCX else f"before {_dotted(_TCX)}: clsact, not TCX"
+    if version < _OLDEST_TRIED:
+        untried = f"netwatch has not been tried before Linux {_dotted(_OLDEST_TRIED)}"
+        return Finding(Verdict.WARN, f"kernel {machine.kernel_release} ({tcx}): {untried}")
     return Finding(Verdict.OK, f"kernel {machine.kernel_release} ({tcx})")
 
 

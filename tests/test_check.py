@@ -68,6 +68,9 @@ def test_less_is_found_out(fact: str, line: str) -> None:
     assert lines(machine, Verdict.FAIL) == []
 
 
+UNTRIED = "netwatch has not been tried before Linux 6.1"
+
+
 @pytest.mark.parametrize(
     ("fact", "value", "line"),
     [
@@ -155,6 +158,13 @@ def test_loopback_with_a_full_chain() -> None:
     machine = attrs.evolve(GOOD, tcx=Answer("ERANGE", "Numerical result out of range"))
     (line,) = lines(machine, Verdict.WARN)
     assert line.startswith("warn TCX: ERANGE on lo")
+
+
+@pytest.mark.parametrize(("release", "is_tried"), [("6.1.0-50-cloud-amd64", True), ("5.15.0-100-generic", False)])
+def test_kernel_that_nobody_tried(release: str, is_tried: bool) -> None:
+    """A kernel that may do, but has not been seen to, is a warning."""
+    old = [line for line in lines(attrs.evolve(GOOD, kernel_release=release), Verdict.WARN) if "not been tried" in line]
+    assert old == ([] if is_tried else [f"warn kernel {release} (before 6.6: clsact, not TCX): {UNTRIED}"])
 
 
 @pytest.mark.parametrize(("release", "fails"), [("5.12.0", False), ("5.10.0", True)])
