@@ -12,9 +12,11 @@ from tests.kernel.hosts import Namespace, Pair
 from tests.kernel.tcp_ends import PORT, connection, listen, make_socket
 from tests.kernel.test_delayed_path import DELAY_S, connected
 from tests.kernel.told import assert_accounted, chosen
+from tests.kernel.waiting import look_until
 
 NS = 1e9
 QUESTIONS = 23
+TCP_CLOSE = 7  # of net/tcp_states.h
 SERVERS = ("10.0.0.2", "fd00::2")
 FIELDS = ("TimeFlowRttNs", "TimeFlowRttMinNs", "TimeFlowRttMaxNs", "TimeFlowRttHandshakeNs")
 # Two ways of the delay. The kernel rounds to microseconds, and to milliseconds where it measures by TCP's timestamps:
@@ -23,7 +25,10 @@ LEAST_NS = 2 * DELAY_S * NS - 1_000_000
 
 
 def converse(left: Namespace, right: Namespace, server: str) -> list[float]:
-    """Connect, ask and answer; return how long the client waited each time, for its connection first."""
+    """Connect, ask, answer and end; return how long the client waited each time, for its connection first.
+
+    The last time is for its FIN to be acknowledged: the kernel measures that as well.
+    """
     with listen(right, server) as listener, make_socket(left, server) as client:
         begins_s = [time.monotonic()]
         client.connect((server, PORT))
@@ -34,8 +39,17 @@ def converse(left: Namespace, right: Namespace, server: str) -> list[float]:
                 assert accepted.recv(100) == b"question"
                 accepted.sendall(b"answer")
                 assert client.recv(100) == b"answer"
+        assert client.recv(100) == b""
+        begins_s.append(time.monotonic())
+        client.shutdown(socket.SHUT_WR)
+        assert look_until(lambda: state_of(client), lambda state: state == TCP_CLOSE) == TCP_CLOSE
         begins_s.append(time.monotonic())
     return [end - begin for begin, end in pairwise(begins_s)]
+
+
+def state_of(client: socket.socket) -> int:
+    """Return the state of a connection (tcpi_state)."""
+    return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
 def measured(flows: list[FlowLine], field: str) -> list[int]:
