@@ -34,6 +34,15 @@ def test_an_interface_that_is_there_is_named_for_ever() -> None:
     assert registry.snapshot().name(7) == "veth7"
 
 
+def test_what_is_watched_now() -> None:
+    """Names of interfaces that are there, without those that have gone."""
+    registry = InterfaceRegistry()
+    for ifindex in (7, 8, 9):
+        registry.add(veth(ifindex, f"veth{ifindex}"))
+    registry.remove(8)
+    assert registry.present() == ("veth7", "veth9")
+
+
 def test_an_index_that_is_used_again_has_the_new_name() -> None:
     """The newcomer's name wins at once, and the drains do not take it away."""
     registry = InterfaceRegistry()
