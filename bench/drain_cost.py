@@ -20,7 +20,8 @@ from bench.measure import Quantity, Sample
 from bench.plan import Plan
 from bench.testbed import FULL_SPEED, Testbed, open_testbed
 from netwatch.core.batch import FlowBatch, InterfaceNames
-from netwatch.core.layout import FLOW_MAPS, Direction
+from netwatch.core.direction import Direction
+from netwatch.core.layout import FLOW_MAPS
 from netwatch.core.pbflow import PbflowEncoder
 from netwatch.kernel.attach import attach_tcx
 from netwatch.kernel.flow_map import FlowMaps

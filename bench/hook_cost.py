@@ -16,7 +16,7 @@ from bench.measure import Quantity, Sample, alternate
 from bench.plan import Plan
 from bench.ring_cost import bare_tracepoint
 from bench.testbed import Testbed, open_testbed
-from netwatch.core.layout import Direction
+from netwatch.core.direction import Direction
 from netwatch.kernel.attach import attach_tcx
 from netwatch.kernel.event_source import EventSource
 from netwatch.kernel.hooks import ENRICHMENTS, HOOKS, PACKET_HOOKS

@@ -19,7 +19,7 @@ from bench.daemon import Agent, Daemon
 from bench.measure import Quantity, Sample, alternate
 from bench.plan import PERIOD_S, Plan
 from bench.testbed import Load, Testbed, open_testbed
-from netwatch.core.layout import Direction
+from netwatch.core.direction import Direction
 from netwatch.kernel.attach import attach_tcx
 from netwatch.kernel.syscall import Command, bpf, enable_stats, program_stats
 from tests.kernel.bare_programs import TCX_INGRESS, TCX_NEXT, load_program, tcx_programs

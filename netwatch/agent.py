@@ -24,8 +24,8 @@ from netwatch.address import agent_address
 from netwatch.closing import close_ledger
 from netwatch.consume import consume_events, open_intake
 from netwatch.core.backoff import Backoff
+from netwatch.core.direction import Direction
 from netwatch.core.enrichment import Names
-from netwatch.core.layout import Direction
 from netwatch.core.selection import Selection
 from netwatch.errors import OutputClosed
 from netwatch.export import OUTPUT_CLOSED, ExportQueue, export_flows

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from netwatch.core.layout import Direction
+from netwatch.core.direction import Direction
 from netwatch.event_ledger import EventLedger
 
 # Upper limits of the buckets. 18 ms is a drain of 100,000 flows; one of 16 million takes 3 s.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from netwatch.core import layout
+from netwatch.core.direction import Direction
 from netwatch.kernel import compile  # noqa: A004 - the module's name
 from netwatch.kernel.source import source_directory
 
@@ -128,7 +129,7 @@ def test_epoch_word(number: int, compiled: dict[str, dict[str, int]]) -> None:
 
 def test_hook_round_trip() -> None:
     """A hook number gives back its interface and its direction."""
-    for direction in layout.Direction:
+    for direction in Direction:
         hook = layout.hook_of(2**31 - 1, direction)
         assert layout.ifindex_of(hook) == 2**31 - 1
         assert layout.direction_of(hook) is direction

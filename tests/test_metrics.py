@@ -15,7 +15,8 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from netwatch.core.batch import InterfaceNames
-from netwatch.core.layout import Direction, EventKind, hook_of
+from netwatch.core.direction import Direction
+from netwatch.core.layout import EventKind, hook_of
 from netwatch.event_ledger import EventEnds, EventLedger, KernelEvents
 from netwatch.ledger import Amount, EpochCount, FlowAmount, Ledger, Loss
 from netwatch.metrics import Metrics

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 
+from netwatch.core.direction import Direction
 from netwatch.core.enrichment import NO_NAMES, NOTHING, Enrichment, Names
-from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, Direction, direction_of, ifindex_of
+from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, direction_of, ifindex_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from types import MappingProxyType
 
-from netwatch.core.layout import Direction
+from netwatch.core.direction import Direction
 from netwatch.core.protocol_names import flag_letters, icmp_name, protocol_name
 from netwatch.core.quantities import short_count, short_duration
 from netwatch.core.record import ICMP_PROTOCOLS, IP_ETHERTYPES, PROTOCOLS_WITH_PORTS, TCP, FlowRecord

@@ -10,6 +10,8 @@ import enum
 
 import numpy as np
 
+from netwatch.core.direction import Direction
+
 HOOK_EGRESS = 0x8000_0000
 MAX_OBSERVED = 6
 FLOW_MAPS = 3
@@ -152,13 +154,6 @@ FLOW_EVENT = np.dtype(
         ("pad", "u1", (31,)),
     ]
 )
-
-
-class Direction(enum.IntEnum):
-    """Which way a packet crosses an interface; the numbers are those of pbflow and IPFIX field 61."""
-
-    INGRESS = 0
-    EGRESS = 1
 
 
 class Counter(enum.IntEnum):

@@ -11,7 +11,7 @@ import ipaddress
 import attrs
 
 from netwatch.core.batch import InterfaceNames
-from netwatch.core.layout import Direction
+from netwatch.core.direction import Direction
 from netwatch.core.wire.protobuf import WIRE_FIXED32, WIRE_VARINT, delimited, pad_varint, tag, varint_field
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import attrs
 
-from netwatch.core.layout import Direction
+from netwatch.core.direction import Direction
 from netwatch.core.record_facts import NO_FACTS, RecordFacts
 
 IP_ETHERTYPES = frozenset((0x0800, 0x86DD))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from google.protobuf.message import DecodeError
 
-from netwatch.core.layout import Direction
+from netwatch.core.direction import Direction
 from netwatch.core.record import FlowRecord, Sight, format_mac
 from netwatch.exporters.pbflow_address import address_text
 from netwatch.exporters.pbflow_facts import facts_in

@@ -17,7 +17,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from netwatch.core.layout import Direction
+from netwatch.core.direction import Direction
 from netwatch.core.link import Link
 from netwatch.errors import AttachError, PermissionMissing
 from netwatch.kernel.syscall import Command, address, bpf

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
 
-from netwatch.core.layout import Direction
+from netwatch.core.direction import Direction
 from netwatch.errors import KernelUnsupported
 from netwatch.kernel.attach import Attacher, HookPrograms, TcxAttacher, supports_tcx
 from netwatch.kernel.tc import open_tc_attacher

@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 
-from netwatch.core.layout import Direction
+from netwatch.core.direction import Direction
 from netwatch.errors import DependencyMissing
 
 # include/uapi/linux/pkt_sched.h: TC_H_CLSACT (the same number as TC_H_INGRESS), TC_H_MIN_INGRESS, TC_H_MIN_EGRESS.

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import attrs
 
-from netwatch.core.layout import Direction
+from netwatch.core.direction import Direction
 from netwatch.errors import DependencyMissing, KernelUnsupported
 from netwatch.kernel.attach import attach_tcx
 from netwatch.kernel.clsact import Filter, TrafficControl

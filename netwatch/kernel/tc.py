@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from netwatch.core.layout import Direction
+from netwatch.core.direction import Direction
 from netwatch.core.link import Link
 from netwatch.errors import AttachError
 from netwatch.kernel.attach import HookPrograms, refusal

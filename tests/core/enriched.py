@@ -10,6 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from netwatch.core.batch import FlowBatch
+from netwatch.core.direction import Direction
 from netwatch.core.enrichment import (
     DNS,
     DROPS,
@@ -25,7 +26,7 @@ from netwatch.core.enrichment import (
     Facts,
     Names,
 )
-from netwatch.core.layout import OWNER, Direction, hook_of
+from netwatch.core.layout import OWNER, hook_of
 from tests.core.flows import ETH0, VETH, batches
 
 DTYPES = MappingProxyType(

@@ -10,7 +10,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from netwatch.core.batch import FlowBatch, InterfaceNames
-from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, Direction, hook_of
+from netwatch.core.direction import Direction
+from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, hook_of
 
 ETH0, VETH = 2, 7
 NAMES = InterfaceNames({ETH0: "eth0", VETH: "veth1a2b"})

@@ -5,9 +5,10 @@ from __future__ import annotations
 import attrs
 
 from netwatch.core.batch_records import records_of
+from netwatch.core.direction import Direction
 from netwatch.core.enrichment import MAX_HOOKS, OTHER_CAUSES, Names, RecordKind
 from netwatch.core.json_lines import format_batch_json, format_json
-from netwatch.core.layout import Direction, hook_of
+from netwatch.core.layout import hook_of
 from netwatch.core.record import FlowRecord
 from netwatch.core.record_facts import (
     NO_FACTS,

@@ -12,9 +12,10 @@ from hypothesis import given
 
 from netwatch.core.batch import FlowBatch, InterfaceNames
 from netwatch.core.batch_records import records_of
+from netwatch.core.direction import Direction
 from netwatch.core.enrichment import NOTHING
 from netwatch.core.json_lines import format_batch_json, format_json
-from netwatch.core.layout import Direction, hook_of
+from netwatch.core.layout import hook_of
 from netwatch.core.record import format_address
 from tests.core.enriched import enriched_batches
 from tests.core.flows import ETH0, VETH, Flow, batch_of, batches

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netwatch.core.batch import FlowBatch, InterfaceNames, Message
-from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, HOOK_EGRESS, Direction
+from netwatch.core.direction import Direction
+from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, HOOK_EGRESS
 from netwatch.core.pbflow import CHUNK_FLOWS, PbflowEncoder
 from netwatch.exporters import pbflow_pb2
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from netwatch.core import pbflow, pbflow_chunk
 from netwatch.core.batch import FlowBatch, InterfaceNames, Message
+from netwatch.core.direction import Direction
 from netwatch.core.dns_name import name_text
 from netwatch.core.enrichment import MAX_HOOKS, NOTHING, Enrichment, Facts, Names
-from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, OWNER, Direction, hook_of
+from netwatch.core.layout import FLOW_KEY, FLOW_VALUE, OWNER, hook_of
 from netwatch.core.pbflow import PbflowEncoder
 from netwatch.exporters import pbflow_pb2
 from tests.core.enriched import DTYPES, enriched, enriched_batches

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from netwatch.core.batch import FlowBatch, InterfaceNames
 from netwatch.core.batch_records import records_of
+from netwatch.core.direction import Direction
 from netwatch.core.enrichment import RecordKind
-from netwatch.core.layout import Direction, hook_of
+from netwatch.core.layout import hook_of
 from netwatch.core.record import FlowRecord
 from netwatch.core.record_facts import DnsFacts, DropFacts, ProcessFacts, RecordFacts, RttFacts
 from netwatch.core.table import PAGE_ROWS, Table

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netwatch.core.batch_records import records_of
+from netwatch.core.direction import Direction
 from netwatch.core.json_lines import format_json
-from netwatch.core.layout import Direction, hook_of
+from netwatch.core.layout import hook_of
 from netwatch.core.pbflow import PbflowEncoder
 from netwatch.core.record import FlowRecord
 from netwatch.exporters.pbflow_pb2 import Record, Records

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import trio
 
-from netwatch.core.layout import Direction
+from netwatch.core.direction import Direction
 from netwatch.kernel.attach import TcxAttachment, attach_tcx, supports_tcx
 from netwatch.kernel.syscall import enable_stats
 from tests.kernel.bare_programs import (

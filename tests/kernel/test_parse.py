@@ -14,7 +14,8 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from netwatch.core.layout import FLAG_FIN_ACK, FLAG_RST_ACK, FLAG_SYN_ACK, Counter, Direction, hook_of
+from netwatch.core.direction import Direction
+from netwatch.core.layout import FLAG_FIN_ACK, FLAG_RST_ACK, FLAG_SYN_ACK, Counter, hook_of
 from netwatch.kernel.attach import attach_tcx
 from netwatch.kernel.program import ProgramSettings, load_programs
 from netwatch.ledger import Amount
