@@ -15,7 +15,6 @@ MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob(
 ONLY_IN = {
     "bcc": ("kernel/compile.py", "kernel/requirement.py"),
     "ctypes": ("kernel/",),
-    "pyroute2": ("kernel/",),
     "grpclib": ("exporters/",),
     "h2": ("exporters/",),
     "asyncio": ("exporters/",),

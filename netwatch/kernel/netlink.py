@@ -7,7 +7,7 @@ Neighbours: `watch.py` is the reader; `netlink_messages.py` has the framing; `cl
 
 Why not pyroute2: importing any part of it costs 12.7 MB resident and 150 ms (0.9.7, measured), a quarter of the
 daemon's memory; and its sockets are asyncio inside: IPRoute refuses to work in a Trio task, in a trio-asyncio loop
-too. What we need of the protocol is one request and two kinds of message, unchanged since Linux 2.6.
+too. What we need of the protocol, here and for traffic control, are a few kinds of message, unchanged since Linux 4.5.
 Source: include/uapi/linux/netlink.h, rtnetlink.h and if_link.h.
 """
 
@@ -22,7 +22,6 @@ from types import TracebackType
 import trio
 
 from netwatch.core.link import EventsLost, Link, LinkEvent, LinkGone, LinkSeen
-from netwatch.errors import KernelUnsupported
 from netwatch.kernel.netlink_messages import (
     DATAGRAM_BYTES,
     attribute,
@@ -31,6 +30,7 @@ from netwatch.kernel.netlink_messages import (
     dump_request,
     join_groups,
     messages_in,
+    open_route_socket,
     queued,
 )
 
@@ -80,7 +80,7 @@ class RouteNetlink:
     def subscribe(self) -> None:
         """Ask for events from now on; a former subscription ends, with what is still queued for it."""
         self.close()
-        self._events = _open_socket()
+        self._events = open_route_socket()
         self._events.setblocking(False)
         join_groups(self._events, self._event_buffer_bytes, _RTNLGRP_LINK)
 
@@ -126,21 +126,13 @@ def _dump_links() -> tuple[list[Link], bool]:
     body = _LINK.pack(0, 0, 0, 0, 0) + mask
     links: list[Link] = []
     is_consistent = True
-    with _open_socket() as answers:
+    with open_route_socket() as answers:
         for kind, flags, answer in dump(answers, dump_request(_RTM_GETLINK, body)):
             is_consistent = is_consistent and not flags & _NLM_F_DUMP_INTR
             link = _link_in(answer) if kind == _RTM_NEWLINK else None
             if link is not None:
                 links.append(link)
     return links, is_consistent
-
-
-def _open_socket() -> socket.socket:
-    try:
-        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    except OSError as error:
-        hint = "allow AF_NETLINK sockets (RestrictAddressFamilies= of systemd, the container's seccomp profile)"
-        raise KernelUnsupported("rtnetlink", f"no socket: {error.strerror}", hint) from error
 
 
 def _events_in(datagram: memoryview) -> Iterator[LinkEvent]:

@@ -1,7 +1,7 @@
 """Netlink messages: how they are framed, asked for, and subscribed to.
 
 Law: bytes in, values out; what is cut off or malformed ends the iteration.
-Neighbours: `netlink.py` speaks of interfaces with it, `conntrack.py` of translated connections.
+Neighbours: `netlink.py` speaks of interfaces with it, `clsact.py` of filters, `conntrack.py` of translated connections.
 Source: include/uapi/linux/netlink.h.
 """
 
@@ -10,10 +10,13 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from netwatch.errors import KernelUnsupported
 
 ERROR, DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
 _NLM_F_REQUEST = 1
+_NLM_F_ACK = 4
 _NLM_F_DUMP = 0x300
 _NLA_TYPE_MASK = 0x3FFF
 _SOL_NETLINK = 270
@@ -32,9 +35,42 @@ def dump_request(kind: int, body: bytes) -> bytes:
     return _HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0) + body
 
 
+def request(kind: int, flags: int, body: bytes) -> bytes:
+    """Return a message that asks for something to be done, and for an answer whether it was."""
+    return _HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST | _NLM_F_ACK | flags, 0, 0) + body
+
+
 def attribute(number: int, value: bytes) -> bytes:
-    """Return an attribute whose value needs no padding."""
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), number) + value
+    """Return an attribute, padded to where the next one may begin."""
+    size = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(size, number) + value + bytes(_aligned(size) - size)
+
+
+def open_route_socket() -> socket.socket:
+    """Return a socket for rtnetlink, in the network namespace of this thread."""
+    try:
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    except OSError as error:
+        hint = "allow AF_NETLINK sockets (RestrictAddressFamilies= of systemd, the container's seccomp profile)"
+        raise KernelUnsupported("rtnetlink", f"no socket: {error.strerror}", hint) from error
+
+
+def send_requests(answers: socket.socket, requests: Sequence[bytes]) -> None:
+    """Send requests in one datagram and wait for all answers. Blocks; raises OSError for the first that was refused.
+
+    The kernel works off all of them within the call that sends them, those after a refused one, too.
+    """
+    answers.sendto(b"".join(requests), (0, 0))
+    refusals: list[OSError] = []
+    for _ in requests:
+        for kind, _, body in messages_in(memoryview(answers.recv(DATAGRAM_BYTES))):
+            try:
+                raise_for(body)
+            except OSError as error:
+                refusals.append(error)
+            assert kind == ERROR, f"netlink message {kind} instead of an answer"
+    if refusals:
+        raise refusals[0]
 
 
 def join_groups(events: socket.socket, buffer_bytes: int, *groups: int) -> None:

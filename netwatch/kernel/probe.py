@@ -111,8 +111,7 @@ def _attach_in_new_namespace() -> None:
         name="netwatch-probe",
     )
     with pass_program() as program, TrafficControl() as tc:
-        tc.add_qdisc(filter_.ifindex)
-        tc.add_filter(filter_, program)
+        tc.add({filter_: program}, with_qdisc=True)
 
 
 def _import_bcc() -> Answer:

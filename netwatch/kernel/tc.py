@@ -14,6 +14,7 @@ Ours never ends the chain. What tc cannot prevent: others may delete a whole pre
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import secrets
@@ -25,10 +26,11 @@ import trio
 
 from netwatch.core.direction import Direction
 from netwatch.core.link import Link
-from netwatch.errors import AttachError
+from netwatch.errors import AttachError, PermissionMissing
 from netwatch.kernel.attach import HookPrograms, refusal
 from netwatch.kernel.clsact import Filter, TrafficControl
-from netwatch.kernel.tc_owner import Owner, claim_tag, has_mark, lock_clsact, remove_stale_filters, withdraw
+from netwatch.kernel.tc_claim import lock
+from netwatch.kernel.tc_owner import Owner, has_mark, new_owner, withdraw
 
 # cls_bpf takes handles up to 2^31 - 1 from those who let it choose; from the middle up nobody chooses by hand.
 _LOWEST_HANDLE, _HIGHEST_HANDLE = 0x4000_0000, 0x7FFF_FFFF
@@ -69,7 +71,7 @@ class TcAttachment:
 
     def _detach(self) -> None:
         try:
-            with lock_clsact(), TrafficControl() as tc:
+            with lock(), TrafficControl() as tc:
                 withdraw(tc, self.ifindex, self.filters, self.is_qdisc_ours)
         except OSError as error:
             if error.errno != errno.ENODEV:
@@ -89,7 +91,7 @@ class TcAttacher:
         return await trio.to_thread.run_sync(self._attach, link)
 
     def _attach(self, link: Link) -> TcAttachment | None:
-        with lock_clsact(), TrafficControl() as tc:
+        with lock(), TrafficControl() as tc:
             for attempt in range(_ATTEMPTS):
                 try:
                     return self._add(tc, link)
@@ -101,52 +103,47 @@ class TcAttacher:
         raise AssertionError("the last attempt returns or raises")
 
     def _add(self, tc: TrafficControl, link: Link) -> TcAttachment:
-        is_qdisc_ours, present = _ensure_qdisc(tc, link)
-        added: list[Filter] = []
+        kind, present = tc.qdiscs().get(link.ifindex), tc.filters(link.ifindex)
+        if kind == "ingress":
+            # Its filters run for incoming packets whatever parent they name: ours for egress would, too.
+            hint = "another program's ingress qdisc stands in the place of clsact; delete it, or use attach = 'tcx'"
+            raise AttachError(link.name, "tc clsact", "EEXIST", hint)
+        is_qdisc_ours = kind is None or any(map(has_mark, present))
+        name = self.owner.filter_name(is_qdisc_ours)
+        wanted = {
+            _new_filter(link, direction, present, name): self.programs.program(link, direction)
+            for direction in self.directions
+        }
         try:
-            for direction in self.directions:
-                wanted = Filter(
-                    ifindex=link.ifindex,
-                    direction=direction,
-                    preference=_free_preference(link, direction, present),
-                    handle=_LOWEST_HANDLE + secrets.randbelow(_HIGHEST_HANDLE - _LOWEST_HANDLE),
-                    kind="bpf",
-                    is_for_all_protocols=True,
-                    name=self.owner.filter_name(is_qdisc_ours),
-                )
-                tc.add_filter(wanted, self.programs.program(link, direction))
-                added.append(wanted)
-        except OSError:
-            withdraw(tc, link.ifindex, added, is_qdisc_ours)
+            tc.add(wanted, with_qdisc=kind is None)
+        except OSError as error:
+            # Some may have been added all the same. A qdisc that was there at the second look is not ours.
+            withdraw(tc, link.ifindex, [*wanted], is_qdisc_ours and not isinstance(error, FileExistsError))
             raise
-        return TcAttachment(link.ifindex, tuple(added), is_qdisc_ours)
+        return TcAttachment(link.ifindex, tuple(wanted), is_qdisc_ours)
 
 
 @asynccontextmanager
 async def open_tc_attacher(programs: HookPrograms, directions: Sequence[Direction]) -> AsyncIterator[TcAttacher]:
-    """Claim a name, remove what killed agents left, and attach until the end of the block."""
-    owner = None
-    while owner is None:
-        owner = claim_tag(secrets.token_hex(4))
+    """Claim a name, and attach until the end of the block."""
     try:
-        await trio.to_thread.run_sync(remove_stale_filters)
+        owner = new_owner()
+    except PermissionError as error:
+        raise PermissionMissing("CAP_NET_ADMIN", "needed for attach = 'tc'; run as root or grant it") from error
+    with contextlib.closing(owner):
         yield TcAttacher(programs, owner, directions)
-    finally:
-        owner.close()
 
 
-def _ensure_qdisc(tc: TrafficControl, link: Link) -> tuple[bool, Sequence[Filter]]:
-    """Add clsact where it is missing. Return whether it is of netwatch's making, and the filters that it has."""
-    try:
-        tc.add_qdisc(link.ifindex)
-    except FileExistsError as error:
-        if tc.qdisc_kind(link.ifindex) == "ingress":
-            # Its filters run for incoming packets whatever parent they name: ours for egress would, too.
-            hint = "another program's ingress qdisc stands in the place of clsact; delete it, or use attach = 'tcx'"
-            raise AttachError(link.name, "tc clsact", "EEXIST", hint) from error
-        present = tc.filters(link.ifindex)
-        return any(map(has_mark, present)), present
-    return True, ()
+def _new_filter(link: Link, direction: Direction, present: Sequence[Filter], name: str) -> Filter:
+    return Filter(
+        ifindex=link.ifindex,
+        direction=direction,
+        preference=_free_preference(link, direction, present),
+        handle=_LOWEST_HANDLE + secrets.randbelow(_HIGHEST_HANDLE - _LOWEST_HANDLE),
+        kind="bpf",
+        is_for_all_protocols=True,
+        name=name,
+    )
 
 
 def _free_preference(link: Link, direction: Direction, present: Sequence[Filter]) -> int:

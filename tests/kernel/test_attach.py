@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 
@@ -13,6 +12,7 @@ import trio
 from netwatch.core.direction import Direction
 from netwatch.kernel.attach import TcxAttachment, attach_tcx, supports_tcx
 from netwatch.kernel.syscall import enable_stats
+from netwatch.kernel.tc_claim import lock
 from tests.kernel.bare_programs import (
     TCX_EGRESS,
     TCX_INGRESS,
@@ -26,6 +26,7 @@ from tests.kernel.bare_programs import (
     tc_filters,
     tcx_programs,
 )
+from tests.kernel.bystander import bystander
 from tests.kernel.hosts import Interface, Namespace
 from tests.kernel.watcher import Watcher
 
@@ -87,13 +88,13 @@ def test_an_interface_without_link_header_gets_the_other_programs(namespaces: Ca
         assert tcx_programs(tun, TCX_EGRESS) == [programs["egress_ip"]]
 
 
-def test_auto_takes_tcx_where_it_is_and_never_loads_pyroute2(near: Interface) -> None:
-    """Pyroute2 costs a quarter of the daemon's memory: it is for clsact only."""
+def test_auto_takes_tcx_where_it_is(near: Interface) -> None:
+    """No qdisc and no filter comes with it."""
     with attached(near, "auto") as watcher:
         programs = watcher.wait("loaded")
         watcher.wait("started")
         assert tcx_programs(near, TCX_INGRESS) == [programs["ingress_ethernet"]]
-        assert watcher.stop()["has_pyroute2"] is False
+        assert qdiscs(near) == ["noqueue"]
 
 
 def test_foreign_tcx_programs_stay_as_they_were(near: Interface) -> None:
@@ -306,29 +307,58 @@ def test_agents_that_come_and_go_at_the_same_time(near: Interface) -> None:
 
 def test_a_lock_that_nobody_gives_back_holds_an_agent_up_for_a_second(near: Interface) -> None:
     """An agent that was stopped in the middle of its work does not stop the next one."""
-    with near.namespace.enter(), open("/proc/thread-self/ns/net", "rb") as namespace:
-        fcntl.flock(namespace, fcntl.LOCK_EX)
-        with attached(near, "tc") as watcher:
-            watcher.wait("started")
-            assert ours(tc_filters(near, "ingress"))
+    with near.namespace.enter(), lock(), attached(near, "tc") as watcher:
+        watcher.wait("started")
+        assert ours(tc_filters(near, "ingress"))
 
 
-def test_filters_of_a_killed_agent_are_removed_by_the_next(near: Interface) -> None:
-    """Together with the qdisc that the dead one had made; a living agent's filters are not touched."""
+@pytest.mark.parametrize("mode", ["tcx", "tc", "auto"])
+def test_filters_of_a_killed_agent_are_removed_by_the_next(near: Interface, mode: str) -> None:
+    """Together with the qdisc that the dead one had made, and however the next one attaches."""
     with attached(near, "tc") as killed:
         killed.wait("started")
         killed.kill()
     (stale,) = ours(tc_filters(near, "ingress"))
-    with attached(near, "tc") as living:
-        assert living.wait("log", "INFO")["text"] == "removed 2 filters of a netwatch that was killed"
-        living.wait("started")
-        (name,) = ours(tc_filters(near, "ingress"))
-        assert name != stale
-        with attached(near, "tc") as second:
-            second.wait("started")
-            assert name in ours(tc_filters(near, "ingress"))
-            assert not [told for told in second.told if told["event"] == "log"]
+    with attached(near, mode) as next_one:
+        assert next_one.wait("log", "INFO")["text"] == "removed 2 filters of a netwatch that was killed"
+        next_one.wait("started")
+        assert stale not in ours(tc_filters(near, "ingress") + tc_filters(near, "egress"))
+        assert qdiscs(near) == ["noqueue"] + ["clsact"] * (mode == "tc")
     assert qdiscs(near) == ["noqueue"]
+
+
+@pytest.mark.parametrize("mode", ["tcx", "tc"])
+def test_filters_of_the_living_stay_when_those_of_the_dead_go(near: Interface, mode: str) -> None:
+    """Netwatch's and those of others, on the qdisc that the dead one had made."""
+    with foreign_program(TCX_PASS) as other:
+        with attached(near, "tc") as killed, attached(near, "tc") as living:
+            killed.wait("started")
+            living.wait("started")
+            add_foreign_filter(near, other, "pref", "7")
+            killed.kill()
+            assert len(ours(tc_filters(near, "ingress"))) == 2
+            with attached(near, mode) as next_one:
+                assert next_one.wait("log", "INFO")["text"] == "removed 2 filters of a netwatch that was killed"
+                next_one.wait("started")
+            (left, foreign) = tc_filters(near, "ingress")
+            assert left["options"]["prog"]["id"] == living.wait("loaded")["ingress_ethernet"]
+            assert foreign["options"]["prog"]["id"] == other.id
+        assert [one["options"]["prog"]["id"] for one in tc_filters(near, "ingress")] == [other.id]
+        assert tc_filters(near, "egress") == []
+
+
+def test_a_user_without_rights_cannot_keep_filters_of_a_killed_agent(near: Interface) -> None:
+    """All that showed that the owner lives, or that its filters are being worked on, is taken by then."""
+    with attached(near, "tc") as killed:
+        killed.wait("started")
+        killed.kill()
+    (name,) = ours(tc_filters(near, "ingress"))
+    port = int(name.split("-")[1], 16)
+    with bystander(near.namespace, port) as told, attached(near, "tcx") as next_one:
+        assert {"lock", "port", "name"} <= {*told["got"]}
+        assert next_one.wait("log", "INFO")["text"] == "removed 2 filters of a netwatch that was killed"
+        next_one.wait("started")
+        assert qdiscs(near) == ["noqueue"]
 
 
 def test_a_filter_whose_name_only_resembles_ours_is_left_alone(near: Interface) -> None:

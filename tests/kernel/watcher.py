@@ -163,7 +163,7 @@ async def _watch(arguments: argparse.Namespace, programs: HookPrograms) -> None:
                 snapshot = {str(ifindex): name for ifindex, name in names.snapshot().by_ifindex.items()}
                 said = attrs.asdict(counts)
                 nursery.cancel_scope.cancel()
-    _tell("stopped", names=snapshot, has_pyroute2="pyroute2" in sys.modules, **said)
+    _tell("stopped", names=snapshot, **said)
 
 
 def _refusal_in(group: BaseException) -> NetwatchError | None:
