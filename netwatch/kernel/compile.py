@@ -21,7 +21,7 @@ from typing import Any
 
 import msgpack
 
-from netwatch.errors import DependencyMissing
+from netwatch.errors import DependencyMissing, KernelUnsupported
 from netwatch.kernel.btf import Btf
 from netwatch.kernel.hooks import KERNEL_FIELDS, PROGRAM_TYPES, Hook, HookKind, hooks_for
 from netwatch.kernel.source import inline, shim_directory, source_directory
@@ -74,6 +74,7 @@ def _compile(defines: dict[str, int], enrich: list[str]) -> tuple[dict[str, int]
     with Btf() as btf:
         reasons = btf.drop_reasons() if "drops" in enrich else {}
         refused: dict[str, str] = {}
+        instructions: dict[str, int] = {}
         text = inline(source_directory() / "netwatch.bpf.c")
         program = bcc.BPF(text=text, cflags=_cflags(defines | kernel_defines(btf, reasons)))
         descriptors = {name: bcc.lib.bpf_table_fd(program.module, name.encode()) for name in MAPS}
@@ -86,12 +87,20 @@ def _compile(defines: dict[str, int], enrich: list[str]) -> tuple[dict[str, int]
                 struct.pack_into("=i", code, ring_at, descriptors["ring"])
             try:
                 descriptors[name] = _load(code, hook, btf)
-            except OSError as error:
+            except (OSError, KernelUnsupported) as error:
                 # Packets are counted without it.
                 if hook.kind is HookKind.PACKET:
                     raise
-                refused[name] = errno.errorcode.get(error.errno or 0, str(error))
-        return descriptors, {"drop_reasons": reasons, "refused": refused}, program
+                refused[name] = _reason(error)
+            else:
+                instructions[name] = len(code) // _INSTRUCTION_BYTES
+        return descriptors, {"drop_reasons": reasons, "refused": refused, "instructions": instructions}, program
+
+
+def _reason(error: OSError | KernelUnsupported) -> str:
+    if isinstance(error, OSError):
+        return errno.errorcode.get(error.errno or 0, str(error))
+    return error.found
 
 
 def _code(lib: Any, module: Any, function: str) -> bytearray:
@@ -101,7 +110,10 @@ def _code(lib: Any, module: Any, function: str) -> bytearray:
 
 
 def _load(code: bytearray, hook: Hook, btf: Btf) -> int:
-    """Load a program. Where the kernel refuses, its log goes to stderr, and OSError is raised."""
+    """Load a program. Where the kernel refuses, its log goes to stderr, and OSError is raised.
+
+    Raises KernelUnsupported where the kernel does not have the tracepoint.
+    """
     program_type, attach_type = PROGRAM_TYPES[hook.kind]
     btf_id = btf.tracepoint_id(hook.target) if hook.kind is HookKind.TRACEPOINT else 0
     try:
