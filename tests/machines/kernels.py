@@ -24,16 +24,14 @@ class Suite:
 
     name: str
     version: str
-    origin: str
 
 
 # Oldest first. The cloud flavour is small, and has as modules what the tests need: netem, conntrack, tunnels, bonds.
 SUITES: Mapping[str, Suite] = MappingProxyType(
     {
-        "5.10": Suite("bullseye", "5.10", "Debian 11"),
-        "6.1": Suite("bookworm", "6.1", "Debian 12"),
-        "6.12": Suite("bookworm-backports", "6.12", "Debian 12, backports"),
-        "newest": Suite("trixie-backports", "", "Debian 13, backports"),
+        "6.1": Suite("bookworm", "6.1"),
+        "6.12": Suite("bookworm-backports", "6.12"),
+        "newest": Suite("trixie-backports", ""),
     }
 )
 

@@ -55,8 +55,8 @@ class Result:
             problems.append(f"netwatch check: exit {self.check_exit}")
         if not self.has_ended:
             problems.append("the guest did not come to its end")
-        if not self.tests:
-            problems.append("no test ran")
+        if not self.tests and not self.verified:
+            problems.append("nothing was tried")
         return problems
 
     def cell(self, capability: str) -> str:
