@@ -4,7 +4,8 @@
 
 Law: an inner nursery ends before the one around it, so a stop runs through the tree in the order in which packets run
 through the agent: hooks are detached, the last epoch is drained, the queues run empty, the ledger is printed.
-A second signal ends the process at once; the kernel then frees every hook, for they are held by descriptors alone.
+A second signal ends the process at once, as SIGKILL does: the kernel then frees what descriptors hold, which is every
+hook but clsact filters; those the guardian removes (`kernel/tc_guardian.py`).
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class SystemClock:
 
 
 class Agent:
-    """One run. Owns nothing that the kernel would not take back from a killed process."""
+    """One run. Owns nothing that would outlive a killed process, unless its guardian is killed with it."""
 
     def __init__(self, config: Config, loaded: LoadedPrograms, exporters: Sequence[Exporter], stop: trio.Event) -> None:
         self._config, self._loaded, self._exporters, self._stop = config, loaded, exporters, stop

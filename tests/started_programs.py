@@ -21,7 +21,7 @@ _STARTERS |= {"execv", "execve", "execvp", "execvpe", "posix_spawn", "posix_spaw
 _MODULES = {"subprocess", "os", "trio", "asyncio"}
 # Programs that run the program that follows their options, here always written as one word, --option=value.
 _PREFIXES = {"nsenter", "unshare", "setpriv", "env", "timeout", "prlimit"}
-_SHELL_BUILTINS = {"cd", "echo", "exec", "exit", "test", "wait"}
+_SHELL_BUILTINS = {"cd", "echo", "exec", "exit", "read", "test", "trap", "wait"}
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -17,7 +17,7 @@ import attrs
 
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}
 _INSTRUCTION_BYTES = 8
-_HASH = 1  # BPF_MAP_TYPE_HASH
+_HASH, _PROGRAM_ARRAY = 1, 3  # BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PROG_ARRAY
 _MAP_INFO_BYTES = 80
 _ATTR_SIZE = 144  # the longest union member we fill, rounded up; the kernel wants the rest zero
 
@@ -105,7 +105,16 @@ def load_program(
 
 def create_hash(name: str, key_bytes: int, value_bytes: int, entries: int) -> int:
     """Make a preallocated hash map and return its descriptor."""
-    attr = Attr().pack("=IIIIIII16s", _HASH, key_bytes, value_bytes, entries, 0, 0, 0, name.encode()[:15])
+    return _create_map(_HASH, name, key_bytes, value_bytes, entries)
+
+
+def create_program_array(name: str, entries: int) -> int:
+    """Make an array of programs and return its descriptor; the last one to be closed empties the array."""
+    return _create_map(_PROGRAM_ARRAY, name, 4, 4, entries)
+
+
+def _create_map(map_type: int, name: str, key_bytes: int, value_bytes: int, entries: int) -> int:
+    attr = Attr().pack("=IIIIIII16s", map_type, key_bytes, value_bytes, entries, 0, 0, 0, name.encode()[:15])
     return attr.call(Command.MAP_CREATE)
 
 

@@ -2,8 +2,8 @@
 
 Law: no qdisc and no filter that netwatch did not make is touched: ours are added beside the others, never in their
 place.
-Neighbours: `tc_owner.py` knows whose filters are whose, `clsact.py` carries the requests, `attach.py` has the programs
-and says what an attachment is.
+Neighbours: `tc_owner.py` knows whose filters are whose, `tc_entry.py` and `tc_guardian.py` see to it that nothing stays
+of a killed agent, `clsact.py` carries the requests, `attach.py` has the programs and says what an attachment is.
 
 *Where our filter stands.* Preference 1, the first. BPF filters for all protocols share a preference and run newest
 first, each under a handle of its own; ours is random, because a fixed one (1, say) is what others replace. A filter
@@ -30,6 +30,8 @@ from netwatch.errors import AttachError, PermissionMissing
 from netwatch.kernel.attach import HookPrograms, refusal
 from netwatch.kernel.clsact import Filter, TrafficControl
 from netwatch.kernel.tc_claim import lock
+from netwatch.kernel.tc_entry import entries_before
+from netwatch.kernel.tc_guardian import start_guardian
 from netwatch.kernel.tc_owner import Owner, has_mark, new_owner, withdraw
 
 # cls_bpf takes handles up to 2^31 - 1 from those who let it choose; from the middle up nobody chooses by hand.
@@ -125,13 +127,22 @@ class TcAttacher:
 
 @asynccontextmanager
 async def open_tc_attacher(programs: HookPrograms, directions: Sequence[Direction]) -> AsyncIterator[TcAttacher]:
-    """Claim a name, and attach until the end of the block."""
+    """Claim a name, and attach until the end of the block, by entries: see `tc_entry.py` for the descriptors.
+
+    Raises PermissionMissing, or KernelCallFailed.
+    """
     try:
         owner = new_owner()
     except PermissionError as error:
         raise PermissionMissing("CAP_NET_ADMIN", "needed for attach = 'tc'; run as root or grant it") from error
-    with contextlib.closing(owner):
-        yield TcAttacher(programs, owner, directions)
+    with contextlib.closing(owner), entries_before(programs):
+        guardian = await trio.to_thread.run_sync(start_guardian, owner.port)
+        try:
+            yield TcAttacher(programs, owner, directions)
+        finally:
+            if guardian:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(guardian.dismiss)
 
 
 def _new_filter(link: Link, direction: Direction, present: Sequence[Filter], name: str) -> Filter:

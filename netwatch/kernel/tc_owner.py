@@ -112,7 +112,7 @@ def withdraw(tc: TrafficControl, ifindex: int, filters: Sequence[Filter], is_qdi
     present = tc.filters(ifindex)
     there = [ours for ours in filters if ours in present]
     if is_qdisc_ours and not _others(present, there):
-        if tc.qdiscs().get(ifindex) == "clsact":
+        if there or tc.qdiscs().get(ifindex) == "clsact":
             tc.delete_qdisc(ifindex)
         return
     for ours in there:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from netwatch.kernel import tc_entry
 from netwatch.kernel.hooks import HOOKS
 from netwatch.kernel.syscall import Attr, Command, address, bpf
 from tests.kernel.hosts import session_suffix
@@ -21,7 +22,7 @@ from tests.kernel.waiting import PATIENCE_S
 # Stands in the environment of every process that the tests start. (NETWATCH_… would be read as a setting.)
 MARK = "TEST_RUN_OF_NETWATCH"
 # As the kernel keeps them: 15 characters.
-_NAMES = frozenset(hook.function[:15] for hook in HOOKS.values())
+_NAMES = frozenset(hook.function[:15] for hook in HOOKS.values()) | {tc_entry.NAME[:15]}
 _PROGRAM_ID = re.compile(r"^prog_id:\s*(\d+)$", re.MULTILINE)
 
 

@@ -317,7 +317,7 @@ def test_filters_of_a_killed_agent_are_removed_by_the_next(near: Interface, mode
     """Together with the qdisc that the dead one had made, and however the next one attaches."""
     with attached(near, "tc") as killed:
         killed.wait("started")
-        killed.kill()
+        killed.kill_with_guardian()
     (stale,) = ours(tc_filters(near, "ingress"))
     with attached(near, mode) as next_one:
         assert next_one.wait("log", "INFO")["text"] == "removed 2 filters of a netwatch that was killed"
@@ -335,7 +335,7 @@ def test_filters_of_the_living_stay_when_those_of_the_dead_go(near: Interface, m
             killed.wait("started")
             living.wait("started")
             add_foreign_filter(near, other, "pref", "7")
-            killed.kill()
+            killed.kill_with_guardian()
             assert len(ours(tc_filters(near, "ingress"))) == 2
             with attached(near, mode) as next_one:
                 assert next_one.wait("log", "INFO")["text"] == "removed 2 filters of a netwatch that was killed"
@@ -351,7 +351,7 @@ def test_a_user_without_rights_cannot_keep_filters_of_a_killed_agent(near: Inter
     """All that showed that the owner lives, or that its filters are being worked on, is taken by then."""
     with attached(near, "tc") as killed:
         killed.wait("started")
-        killed.kill()
+        killed.kill_with_guardian()
     (name,) = ours(tc_filters(near, "ingress"))
     port = int(name.split("-")[1], 16)
     with bystander(near.namespace, port) as told, attached(near, "tcx") as next_one:

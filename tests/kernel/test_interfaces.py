@@ -26,6 +26,7 @@ from tests.kernel.bare_programs import (
     tc_filters,
     tcx_programs,
 )
+from tests.kernel.guardian_process import guardian_of, kill_guardian
 from tests.kernel.hosts import Interface, Namespace
 from tests.kernel.scrape import FLAGS, scrape_until
 from tests.kernel.test_conservation import assert_balanced
@@ -201,6 +202,7 @@ def test_clsact_from_end_to_end(host: Namespace, cable: Cable, agent: Start) -> 
     traffic = Traffic(interface=far.name, source="10.0.0.1", destination="10.0.0.2", flows=1009, packets_per_flow=3)
     killed = agent(host, "-i", "eth0", "--attach", "tc")
     left = tc_filters(eth0, "ingress")
+    kill_guardian(guardian_of(killed.pid))
     killed.send_signal(signal.SIGKILL)
     assert killed.process.wait(timeout=PATIENCE_S) == -signal.SIGKILL
     assert tc_filters(eth0, "ingress") == left != []

@@ -75,6 +75,17 @@ def test_the_ledger(pair: Pair, agent: Start, tmp_path: Path) -> None:
     assert result.ledger["seen"] == {unit: now.sum(f"seen_{unit}_total") for unit in ("packets", "bytes")}
 
 
+def test_runs_of_filters(pair: Pair, agent: Start, tmp_path: Path) -> None:
+    """With clsact, where an entry stands before each program, runs and time are counted as with TCX."""
+    settings = tmp_path / "netwatch.toml"
+    settings.write_text('bpf_stats = true\nenrich = []\nattach = "tc"\n')
+    agent(pair.right.namespace, "-c", str(settings), "-i", "right0", "--active-timeout", "0.2", *FLAGS)
+    pair.left.send([NOT_IP] * 101)
+    now = scrape_until(pair.right.namespace, lambda now: now.sum("seen_packets_total") == 101)
+    assert now.sum("program_runs_total", program="ingress_ethernet") == 101
+    assert sum(one.value for one in now.find("program_run_seconds_total", program="ingress_ethernet")) > 0
+
+
 def test_readiness(pair: Pair, agent: Start) -> None:
     """It is ready from when it captures until it is told to stop, and healthy until it has ended."""
     namespace = pair.right.namespace

@@ -12,15 +12,17 @@ import pytest
 from attrs import evolve
 
 from bench.generator import Generator, Traffic, generate
+from netwatch.kernel.compile import FLOW_MAP_NAMES
 from tests.kernel.agent_process import ATTACHED, AgentProcess
-from tests.kernel.bare_programs import TCX_EGRESS, TCX_INGRESS, tcx_programs
+from tests.kernel.bare_programs import TCX_EGRESS, TCX_INGRESS, qdiscs, tc_filters, tcx_programs
 from tests.kernel.command import started
+from tests.kernel.guardian_process import guardian_of, guardians_of, has_ended, kill_guardian
 from tests.kernel.hosts import Interface, Pair
-from tests.kernel.kernel_objects import KernelObject, objects_left, objects_of, processes_left, processes_with
+from tests.kernel.kernel_objects import KernelObject, is_empty, objects_left, objects_of, processes_left, processes_with
 from tests.kernel.ledger_file import account_of, read_ledger
 from tests.kernel.leftovers import programs, programs_left
 from tests.kernel.test_conservation import assert_balanced
-from tests.kernel.waiting import PATIENCE_S
+from tests.kernel.waiting import PATIENCE_S, look_until
 
 NOWHERE = "grpc://127.0.0.1:1"  # no collector has ever listened there
 
@@ -38,8 +40,10 @@ def traffic(pair: Pair) -> Traffic:
 
 
 def hooks(interface: Interface) -> list[int]:
-    """Return the programs on both hooks of an interface."""
-    return tcx_programs(interface, TCX_INGRESS) + tcx_programs(interface, TCX_EGRESS)
+    """Return the programs on both hooks of an interface, by links and by filters."""
+    filters = tc_filters(interface, "ingress") + tc_filters(interface, "egress")
+    links = tcx_programs(interface, TCX_INGRESS) + tcx_programs(interface, TCX_EGRESS)
+    return links + [one["options"]["prog"]["id"] for one in filters]
 
 
 def test_flows_in_the_map(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess]) -> None:
@@ -91,19 +95,47 @@ def test_second_signal(pair: Pair, traffic: Traffic, agent: Callable[..., AgentP
     assert hooks(pair.right) == []
 
 
-def test_kill_while_it_captures(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess]) -> None:
-    """SIGKILL leaves no link, program or map, while packets come and flows are in the map."""
-    daemon = agent(pair.right.namespace, "-i", "right0", "--active-timeout", "0.1")
+@pytest.mark.parametrize("mode", ["tcx", "tc"])
+def test_kill_while_it_captures(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess], mode: str) -> None:
+    """SIGKILL leaves no link, filter, program, map or process, while packets come and flows are in the map."""
+    before = programs()
+    daemon = agent(pair.right.namespace, "-i", "right0", "--active-timeout", "0.1", "--attach", mode)
     with Generator(evolve(traffic, flows=50_021, duration_s=60), pair.left.namespace.prefix) as generator:
         daemon.wait_for_flows(lambda flows: len(flows) > 100)
-        held = objects_of(daemon.pid)
+        held, guardians = objects_of(daemon.pid), guardians_of(daemon.pid)
         assert {one.kind for one in held} == {"prog", "map", "link"}
         assert len(hooks(pair.right)) == 2
         daemon.send_signal(signal.SIGKILL)
         assert daemon.process.wait(timeout=PATIENCE_S) == -signal.SIGKILL
+        assert look_until(lambda: hooks(pair.right), is_empty) == []
+        assert objects_left(held) == []
+        assert programs_left(before) == {}
+        assert look_until(lambda: all(map(has_ended, guardians)), bool)
         generator.stop()
-    assert objects_left(held) == []
-    assert hooks(pair.right) == []
+    assert len(guardians) == (mode == "tc")
+    assert qdiscs(pair.right) == ["noqueue"]
+
+
+def test_kill_of_the_whole_group(pair: Pair, traffic: Traffic, agent: Callable[..., AgentProcess]) -> None:
+    """With the guardian killed, too, maps and memory go all the same; what stays on the interface counts nothing."""
+    before = programs()
+    daemon = agent(pair.right.namespace, "-i", "right0", "--attach", "tc")
+    held = objects_of(daemon.pid)
+    entries = [one["options"]["prog"]["id"] for way in ("ingress", "egress") for one in tc_filters(pair.right, way)]
+    maps = {one for one in held if one.kind == "map"}
+    assert len(maps) > len(FLOW_MAP_NAMES)
+    kill_guardian(guardian_of(daemon.pid))
+    daemon.send_signal(signal.SIGKILL)
+    assert daemon.process.wait(timeout=PATIENCE_S) == -signal.SIGKILL
+    # The array that the entries name, which is empty now.
+    (array,) = look_until(lambda: [one for one in maps if one.exists()], lambda left: len(left) == 1)
+    assert {*look_until(lambda: programs_left(before, 0), lambda left: len(left) == 2)} == {*entries}
+    sent = generate(traffic, pair.left.namespace.prefix)
+    assert pair.right.statistics().rx_packets >= sent.packets
+    agent(pair.right.namespace, "-i", "right0").stop()
+    assert qdiscs(pair.right) == ["noqueue"]
+    assert objects_left([array]) == []
+    assert programs_left(before) == {}
 
 
 def is_compiling(daemon: int, processes: Sequence[int]) -> bool:

@@ -35,6 +35,7 @@ from netwatch.kernel.attach_mode import open_attacher
 from netwatch.kernel.netlink import RouteNetlink
 from netwatch.watch import WatchCounts, watch_interfaces
 from tests.kernel.bare_programs import TCX_NEXT, load_program, program_info
+from tests.kernel.guardian_process import guardian_of, kill_guardian
 from tests.kernel.hosts import Namespace
 from tests.kernel.leftovers import MARK, mark
 from tests.kernel.waiting import PATIENCE_S
@@ -110,11 +111,22 @@ class Watcher:
         """Tell it to end."""
         self._process.terminate()
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def kill(self) -> None:
         """End it by SIGKILL."""
         self._is_ending = True
         self._process.kill()
         self._process.wait(PATIENCE_S)
+
+    def kill_with_guardian(self) -> None:
+        """End it and its guardian by SIGKILL, as the end of a container does."""
+        guardian = guardian_of(self.pid)
+        kill_guardian(guardian)
+        self.kill()
 
 
 def _tell(event: str, **details: object) -> None:
@@ -151,7 +163,11 @@ class _TellingHandler(logging.Handler):
 
 async def _watch(arguments: argparse.Namespace, programs: HookPrograms) -> None:
     names, counts = InterfaceRegistry(), WatchCounts()
+    behind = {name: program_info(fd)[0] for name, fd in attrs.asdict(programs).items()}
     async with open_attacher(arguments.mode, programs) as attacher:
+        # With tc these are the entries, which stand before those that were loaded.
+        _tell("loaded", **{name: program_info(fd)[0] for name, fd in attrs.asdict(programs).items()})
+        _tell("behind", **behind)
         with RouteNetlink(arguments.event_buffer) as netlink, trio.open_signal_receiver(signal.SIGTERM) as signals:
             async with trio.open_nursery() as nursery:
                 selection = Selection(tuple(arguments.patterns))
@@ -180,7 +196,6 @@ def main() -> None:
     parser.add_argument("patterns", nargs="*")
     logging.basicConfig(level=logging.INFO, handlers=[_TellingHandler()])
     fds = {name: load_program(TCX_NEXT, name[:15]) for name in PROGRAMS}
-    _tell("loaded", **{name: program_info(fd)[0] for name, fd in fds.items()})
     try:
         trio.run(_watch, parser.parse_args(), HookPrograms(**fds))
     except (NetwatchError, BaseExceptionGroup) as error:
