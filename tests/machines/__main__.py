@@ -61,12 +61,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _conclude(results: list[Result]) -> int:
-    print(capability_table(results))
+    if any(result.tests for result in results):
+        print(capability_table(results))
+    if any(result.verified for result in results):
+        print(verifier_table(results))
     passed = failed = 0
     for result in results:
         for problem in result.problems():
             print(f"{result.release}: {problem}")
         passed += sum(outcomes.count("passed") for outcomes in result.tests.values())
+        passed += sum(len(programs) for programs in result.verified.values())
         failed += len(result.problems())
     print(f"kernels: {passed} passed, {failed} failed")
     return 1 if failed else 0

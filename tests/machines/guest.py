@@ -61,7 +61,7 @@ def verify(reporter: Reporter) -> None:
 def test(reporter: Reporter, names: Sequence[str]) -> int:
     """Run tests of the kernel, all of which must be possible here; return pytest's exit code."""
     os.environ |= {"REQUIRE_KERNEL": "1", "REQUIRE_DEVICES": "1"}
-    options = ["-q", "-p", "no:cacheprovider", "--durations=10"]
+    options = ["-v", "-p", "no:cacheprovider", "--durations=10"]
     return pytest.main([*options, *(f"tests/kernel/{name}" for name in names)], plugins=[reporter])
 
 
