@@ -38,7 +38,7 @@ bench: setup $(VENV)/.test-packages
 # What netwatch can do on Debian's kernels, by emulation: hours for all of them. As root.
 # make kernels KERNELS=6.1 ARGS=--short
 kernels: setup
-	@sh deploy/install-packages machine
+	@sh deploy/install-packages machine guest
 	@mkdir -p $(MACHINES)
 	@rm -rf --one-file-system $(MACHINES)/root $(MACHINES)/root.cpio
 	@tests/machines/bare-root make $(MACHINES)/root
@@ -47,7 +47,7 @@ kernels: setup
 
 # In the root file system of a virtual machine: everything that a test needs there.
 setup-machine: setup $(VENV)/.test-packages
-	@sh deploy/install-packages run test machine
+	@sh deploy/install-packages guest
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 
 lint: $(BIN)/tox

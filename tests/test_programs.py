@@ -114,7 +114,7 @@ def test_programs_are_listed() -> None:
     of_the_agent = {start.program for start in started if start.place.startswith("netwatch/")}
     assert of_the_agent <= programs_for("base", "run")
     of_machines = {start.program for start in started if start.place.startswith("tests/machines/")}
-    assert of_machines <= programs_for("base", "run", "machine")
+    assert of_machines <= programs_for("base", "run", "machine", "guest")
     assert {start.program for start in started} - of_machines <= programs_for("base", "run", "test")
     assert started_by_make() <= programs_for("base", "run")
 
