@@ -2,7 +2,7 @@
 
 Law: pure; every record goes to its kind or is counted as unknown. Short events are never walked one by one: only where
 a long one stands does a step of Python happen.
-Neighbours: `kernel/ring.py` takes the slots, `consume.py` passes the events on.
+Neighbours: `kernel/ring_reader.py` takes the slots, `consume.py` passes the events on.
 """
 
 from __future__ import annotations

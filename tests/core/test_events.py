@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from netwatch.core.events import EVENT_TYPES, MESSAGE_BYTES, cgroups_in, decode
 from netwatch.core.events import slots_of as slots_taken
 from netwatch.core.layout import EVENT_BYTES, EVENT_HEAD_BYTES, EVENT_SLOT_BYTES, OWNER_EVENT, EventKind
-from netwatch.kernel.ring import complete_slots
+from netwatch.kernel.ring_reader import complete_slots
 
 BUSY, DISCARDED = 1 << 31, 1 << 30
 
