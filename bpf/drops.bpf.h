@@ -43,8 +43,9 @@ static __always_inline void merge_drop(const struct drop_event *drop)
 		return;
 	turn = current->number;
 	/*
-	 * A map's key lies on the stack, and the verifier of Linux 6.1 and 6.12 forgets the bounds of what is read back from there: "math
-	 * between map_value pointer and register with unbounded min value is not allowed". So the index is a variable of its own.
+	 * A map's key lies on the stack, and the verifier of Linux 6.1 and 6.12 forgets the bounds
+	 * of what is read back from there: "math between map_value pointer and register with
+	 * unbounded min value is not allowed". So the index is a variable of its own.
 	 */
 	table_number = half = turn & (DROP_HALVES - 1);
 	table = drop_tables.lookup(&table_number);

@@ -174,7 +174,10 @@ static __always_inline int parse_extensions(const struct source *from, struct pa
 {
 	u8 next = packet->key.protocol;
 
-	/* Unrolled, because Linux 6.1 takes no loop that is entered by falling through: "back-edge from insn 294 to 295". */
+	/*
+	 * Unrolled, because Linux 6.1 takes no loop that is entered by falling through:
+	 * "back-edge from insn 294 to 295".
+	 */
 #pragma unroll
 	for (int i = 0; i <= EXTENSION_HEADERS; i++) {
 		struct extension_header buffer, *extension;

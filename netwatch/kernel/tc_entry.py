@@ -24,14 +24,13 @@ import attrs
 
 from netwatch.errors import KernelCallFailed
 from netwatch.kernel.attach import HookPrograms
+from netwatch.kernel.hooks import PROGRAM_TYPES, HookKind
 from netwatch.kernel.syscall import create_program_array, load_program, map_update
 
 NAME = "netwatch_entry"
-_SCHED_CLS = 3  # BPF_PROG_TYPE_SCHED_CLS
 _TAIL_CALL = 12  # BPF_FUNC_tail_call
-_INSTRUCTION = struct.Struct(
-    "=BBhi"
-)  # struct bpf_insn: opcode, registers (the source in the upper half), offset, number
+# struct bpf_insn: opcode, registers (the source in the upper half), offset, number.
+_INSTRUCTION = struct.Struct("=BBhi")
 
 
 @contextmanager
@@ -43,13 +42,14 @@ def entries_before(programs: HookPrograms) -> Iterator[None]:
     Raises KernelCallFailed.
     """
     descriptors = attrs.astuple(programs)
+    program_type, _ = PROGRAM_TYPES[HookKind.PACKET]
     with _explained("MAP_CREATE"):
         array = create_program_array(NAME, len(descriptors))
     try:
         for place, program_fd in enumerate(descriptors):
             with _explained("PROG_LOAD"):
                 map_update(array, struct.pack("=I", place), struct.pack("=I", program_fd))
-                entry = load_program(_SCHED_CLS, _entry(array, place), NAME)
+                entry = load_program(program_type, _entry(array, place), NAME)
             os.dup2(entry, program_fd, inheritable=False)
             os.close(entry)
         yield

@@ -46,8 +46,9 @@ class Kernel:
 
     @property
     def modules(self) -> Path:
-        """Where its modules are."""
-        return _modules(self.directory)
+        """Where its modules are: /lib and /usr/lib are one since Debian 13, and its packages know it."""
+        found = (*self.directory.glob("usr/lib/modules/*"), *self.directory.glob("lib/modules/*"))
+        return found[0]
 
 
 def fetch(suite: Suite, cache: Path) -> Kernel:
@@ -68,12 +69,6 @@ def fetch(suite: Suite, cache: Path) -> Kernel:
         unpacked.rename(directory)
     image, *_ = *directory.glob("boot/vmlinuz-*"), *directory.glob("usr/lib/modules/*/vmlinuz")
     return Kernel(release, image, directory)
-
-
-def _modules(directory: Path) -> Path:
-    # /lib and /usr/lib are one since Debian 13; their packages know it.
-    found = [path for path in (directory / "usr/lib/modules", directory / "lib/modules") if path.is_dir()]
-    return next(found[0].iterdir())
 
 
 @attrs.frozen

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import attrs
 
@@ -34,6 +34,9 @@ _LEFT_OUT = (
     "./var/lib/apt/lists/*",
     "./usr/share/doc/*",
     "./root/.cache/*",
+    "./netwatch/.tox/*",
+    "./netwatch/.mypy_cache/*",
+    "./netwatch/.ruff_cache/*",
 )
 
 Report = dict[str, Any]  # a line of JSON from the guest
@@ -41,11 +44,10 @@ Report = dict[str, Any]  # a line of JSON from the guest
 
 @attrs.frozen
 class Machine:
-    """How to boot: the kernel, the accelerator, and the processor that it shows."""
+    """How to boot: the kernel and the accelerator."""
 
     kernel: Kernel
-    accelerator: str = "tcg"
-    processor: str = "max"
+    accelerator: str
 
     def run(self, root: Path, arguments: Sequence[str], timeout_s: float) -> Iterator[Report]:
         """Boot, and yield each report of the guest as it comes. Raises TimeoutError at the deadline."""
@@ -62,13 +64,11 @@ class Machine:
 
     def _pack(self, root: Path, arguments: Sequence[str], initrd: Path) -> None:
         with initrd.open("wb") as packed:
-            layer = root.with_name(f"{root.name}.cpio")
-            if not layer.exists():
-                _archive(root, layer)
-            with layer.open("rb") as source:
+            with _packed_root(root).open("rb") as source:
                 shutil.copyfileobj(source, packed, 1 << 24)
             with tempfile.TemporaryDirectory(prefix="netwatch-layer-") as directory:
                 self._lay_out(Path(directory), arguments)
+                packed.flush()
                 _archive(Path(directory), packed)
 
     def _lay_out(self, directory: Path, arguments: Sequence[str]) -> None:
@@ -90,7 +90,7 @@ class Machine:
     def _command(self, *more: str) -> list[str]:
         # oops=panic and panic=-1: a machine that crashed ends, instead of waiting for its deadline.
         return [
-            *("qemu-system-x86_64", "-accel", self.accelerator, "-cpu", self.processor, "-smp", "2"),
+            *("qemu-system-x86_64", "-accel", self.accelerator, "-cpu", "max", "-smp", "2"),
             *("-m", str(_MEMORY_MB), "-nodefaults", "-no-reboot", "-display", "none"),
             *("-kernel", str(self.kernel.image), "-append", "console=ttyS0 loglevel=4 panic=-1 oops=panic"),
             *more,
@@ -109,15 +109,19 @@ def choose_accelerator(kernel: Kernel) -> str:
     return "tcg"
 
 
-def _archive(directory: Path, target: Path | Any) -> None:
-    """Pack a directory as the kernel unpacks it, into a path or an open file."""
-    if isinstance(target, Path):
-        part = target.with_name(f"{target.name}.part")
+def _packed_root(root: Path) -> Path:
+    """Return the archive beside a root file system, which is the same for each kernel; make it where it is missing."""
+    packed = root.with_name(f"{root.name}.cpio")
+    if not packed.exists():
+        part = packed.with_suffix(".part")
         with part.open("wb") as file:
-            _archive(directory, file)
-        part.rename(target)
-        return
-    target.flush()
+            _archive(root, file)
+        part.rename(packed)
+    return packed
+
+
+def _archive(directory: Path, target: IO[bytes]) -> None:
+    """Append a directory to a file, packed as the kernel unpacks it."""
     left_out = [word for name in _LEFT_OUT for word in ("-path", name, "-o")][:-1]
     find = ["find", ".", "(", *left_out, ")", "-prune", "-o", "-print0"]
     with subprocess.Popen(find, cwd=directory, stdout=subprocess.PIPE) as names:
@@ -141,7 +145,7 @@ def _started(command: Sequence[str], timeout_s: float) -> Iterator[Iterator[str]
         raise TimeoutError(f"the machine did not end within {timeout_s:.0f} s")
 
 
-def _whole_lines(file: Any) -> Iterator[str]:
+def _whole_lines(file: IO[str]) -> Iterator[str]:
     """Return the lines that are complete so far; a half one is read again later."""
     while True:
         at = file.tell()

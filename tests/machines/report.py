@@ -13,9 +13,9 @@ from typing import Any
 
 import attrs
 
+from netwatch.kernel.program import MAX_VERIFIED
 from tests.machines.capabilities import CAPABILITIES
 
-_VERIFIER_LIMIT = 1_000_000  # BPF_COMPLEXITY_LIMIT_INSNS of include/linux/bpf.h
 _FILES = {name: capability for capability, names in CAPABILITIES.items() for name in names}
 
 
@@ -83,7 +83,7 @@ def verifier_table(results: Sequence[Result]) -> str:
             counts = [result.verified.get(settings, {}).get(program) for result in results]
             if any(counts):
                 rows.append([settings, f"`{program}`", *(f"{count:,}" if count else "-" for count in counts)])
-    limit = f"The limit is {_VERIFIER_LIMIT:,}."
+    limit = f"The limit is {MAX_VERIFIED:,}."
     return f"{_table(['settings', 'program', *(result.release for result in results)], rows)}\n\n{limit}"
 
 

@@ -92,10 +92,10 @@ def test_after_an_outage() -> None:
     assert 0.05 <= tried_again - failed_again <= 0.15
 
 
-def test_nobody_waits_for_a_collector_that_fails() -> None:
-    """From its first failure on, a full queue makes room at once: a drain is not held up by an outage."""
-    collector = FakeCollector(failing=range(1_000))
-    queue = new_queue(max_flows=20)
+def waits_of_three_batches(
+    queue: ExportQueue, collector: FakeCollector, patience_s: float, end: Callable[[trio.Nursery], None]
+) -> list[float]:
+    """Put three batches of ten flows beside the exporting task, then end it; return how long each had to wait."""
     waited: list[float] = []
 
     async def main() -> None:
@@ -103,13 +103,20 @@ def test_nobody_waits_for_a_collector_that_fails() -> None:
             nursery.start_soon(export_flows, queue, collector, backoff())
             for _ in range(3):
                 started = trio.current_time()
-                await queue.put(batch_of(10), started + 100)
+                await queue.put(batch_of(10), started + patience_s)
                 waited.append(trio.current_time() - started)
                 await trio.testing.wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
+            end(nursery)
 
     on_virtual_clock(main)
-    assert waited == [0, 0, 0]
+    return waited
+
+
+def test_nobody_waits_for_a_collector_that_fails() -> None:
+    """From its first failure on, a full queue makes room at once: a drain is not held up by an outage."""
+    collector = FakeCollector(failing=range(1_000))
+    queue = new_queue(max_flows=20)
+    assert waits_of_three_batches(queue, collector, 100, lambda nursery: nursery.cancel_scope.cancel()) == [0, 0, 0]
     assert queue.account.lost == {QUEUE_FULL: FlowAmount(10, 10, 1_000)}
 
 
@@ -150,20 +157,7 @@ def test_patience_runs_out() -> None:
     """A collector too slow for the patience costs the oldest batch that waits, never the one being sent."""
     collector = FakeCollector(delay_s=10.0)
     queue = new_queue(max_flows=20)
-    waited: list[float] = []
-
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(export_flows, queue, collector, backoff())
-            for _ in range(3):
-                started = trio.current_time()
-                await queue.put(batch_of(10), started + 2)
-                waited.append(trio.current_time() - started)
-                await trio.testing.wait_all_tasks_blocked()
-            queue.close()
-
-    on_virtual_clock(main)
-    assert waited == [0, 0, 2]
+    assert waits_of_three_batches(queue, collector, 2, lambda _: queue.close()) == [0, 0, 2]
     assert queue.account.lost == {QUEUE_FULL: FlowAmount(10, 10, 1_000)}
     assert collector.flows == 20
 
