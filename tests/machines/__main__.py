@@ -1,13 +1,12 @@
 """Boot virtual machines with Debian's kernels and see what netwatch can do there: `make kernels`.
 
 Ends with 1 where a kernel could not do what it should. With `--write` the tables of README.md (not from a part of the
-tests) and bpf/README.md are made from this run.
+tests) and bpf/README.md are made from this run, unless something failed.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import sys
 import time
@@ -18,6 +17,9 @@ from tests.machines.machine import Machine, choose_accelerator
 from tests.machines.report import Result, capability_table, verifier_table, write_between_marks
 
 _CHECKOUT = Path(__file__).parent.parent.parent
+# About every second boot of 6.12 ended in a double fault while the kernel unpacked the initramfs, with nonsense in
+# EFLAGS behind a cmpxchg16b, with one emulating thread as with two: QEMU 7.2's own fault. Such a boot takes 12 s.
+_BOOTS = 8
 
 
 def main() -> int:
@@ -30,17 +32,31 @@ def main() -> int:
         machine = Machine(kernel, options.accelerator or choose_accelerator(kernel))
         print(f"{kernel.release}: booting ({machine.accelerator})", flush=True)
         began = time.monotonic()
-        result = Result()
-        with contextlib.suppress(TimeoutError):
-            for report in machine.run(options.root, options.part, options.timeout):
-                result.add(report)
+        result = _run(machine, options)
         print(f"{kernel.release}: {time.monotonic() - began:.0f} s", flush=True)
         results.append(result)
-    if options.write and not options.part:
-        write_between_marks(_CHECKOUT / "README.md", "kernels", capability_table(results))
-    if options.write:
+    exit_code = _conclude(results)
+    if options.write and not exit_code:
+        if not options.part:
+            write_between_marks(_CHECKOUT / "README.md", "kernels", capability_table(results))
         write_between_marks(_CHECKOUT / "bpf/README.md", "verifier", verifier_table(results))
-    return _conclude(results)
+    return exit_code
+
+
+def _run(machine: Machine, options: argparse.Namespace) -> Result:
+    """Boot until the guest has begun to report; what it reports then stands, whatever it is."""
+    result = Result()
+    for boot in range(1, _BOOTS + 1):
+        try:
+            for report in machine.run(options.root, options.part, options.timeout):
+                result.add(report)
+        except TimeoutError as late:
+            print(f"{machine.kernel.release}: {late}", flush=True)
+            break
+        if result.release:
+            break
+        print(f"{machine.kernel.release}: boot {boot} of {_BOOTS} ended before the guest began", flush=True)
+    return result
 
 
 def _parser() -> argparse.ArgumentParser:
